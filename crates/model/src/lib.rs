@@ -1,0 +1,33 @@
+//! The nouns of the platform: ids, functions, triggers, limits, invocations, records.
+//!
+//! Every other crate speaks in these types. Nothing here does I/O, is asynchronous or reads a clock: a value that
+//! exists is valid, because the only ways to make one check it.
+//!
+//! # Invariants
+//! - An id's text form parses only as that kind of id.
+//! - A [`FunctionConfig`] that passed [`FunctionConfig::check`] is within [`Limits`].
+//! - An [`AccountScope`] exists only after a signature was verified (or for the platform's own work).
+
+pub mod function;
+pub mod ids;
+pub mod invocation;
+pub mod limits;
+pub mod record;
+pub mod runtime_name;
+pub mod scope;
+pub mod trigger;
+
+pub use function::{
+    CodePackage, CustomHealthCheckConfig, CustomRuntimeConfig, Function, FunctionConfig, FunctionPatch,
+    InstanceLifecycleConfig, LifecycleHook, Tag,
+};
+pub use ids::{
+    AccessKeyId, AccountId, CellId, Crc64, Digest, FunctionKey, FunctionName, InstanceId, InvalidId, Qualifier,
+    RequestId, Revision, TriggerKey, TriggerName, VersionKey,
+};
+pub use invocation::{AttemptToken, ErrorType, FunctionError, Invocation, LogType, Origin};
+pub use limits::{InvalidField, Limits};
+pub use record::{Outcome, Phases, Record};
+pub use runtime_name::{Language, Runtime};
+pub use scope::AccountScope;
+pub use trigger::{AuthType, CorsConfig, HttpTriggerConfig, Method, Trigger};

@@ -1,0 +1,85 @@
+//! The runtime names of the contract (section 7) and the language each stands for.
+
+use serde::{Deserialize, Serialize};
+
+/// Which bootstrap serves a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Language {
+    /// CPython, by fork from a zygote.
+    Python,
+    /// Node.js.
+    Node,
+    /// An HTTP server the user brings.
+    Custom,
+}
+
+/// A runtime as the user named it, for example `python3.10`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Runtime(Box<str>);
+
+/// Every runtime name of the contract, with its language where this platform has one. A name without a language is
+/// known but not served.
+const NAMES: &[(&str, Option<Language>)] = &[
+    ("python2.7", None),
+    ("python3", Some(Language::Python)),
+    ("python3.9", Some(Language::Python)),
+    ("python3.10", Some(Language::Python)),
+    ("python3.12", Some(Language::Python)),
+    ("nodejs8", Some(Language::Node)),
+    ("nodejs10", Some(Language::Node)),
+    ("nodejs12", Some(Language::Node)),
+    ("nodejs14", Some(Language::Node)),
+    ("nodejs16", Some(Language::Node)),
+    ("nodejs18", Some(Language::Node)),
+    ("nodejs20", Some(Language::Node)),
+    ("custom", Some(Language::Custom)),
+    ("custom.debian10", Some(Language::Custom)),
+    ("custom.debian11", Some(Language::Custom)),
+    ("custom.debian12", Some(Language::Custom)),
+    ("java8", None),
+    ("java11", None),
+    ("go1", None),
+    ("php7.2", None),
+    ("dotnetcore2.1", None),
+    ("dotnetcore3.1", None),
+    ("custom-container", None),
+    ("micro-sandbox", None),
+];
+
+impl Runtime {
+    /// Accepts a name of the contract.
+    ///
+    /// # Errors
+    /// The list of names that are served, as text for the user.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match NAMES.iter().find(|(name, _)| *name == text) {
+            Some((_, Some(_))) => Ok(Self(text.into())),
+            Some((_, None)) => Err(format!("runtime '{text}' is not supported by this platform yet; use one of {}", served())),
+            None => Err(format!("runtime '{text}' is unknown; use one of {}", served())),
+        }
+    }
+
+    /// The name as given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The language that serves it.
+    ///
+    /// # Panics
+    /// Never: [`Runtime::parse`] accepts only names with a language.
+    #[must_use]
+    pub fn language(&self) -> Language {
+        NAMES
+            .iter()
+            .find_map(|(name, language)| (*name == &*self.0).then_some(*language).flatten())
+            .expect("parse accepts only names with a language")
+    }
+}
+
+fn served() -> String {
+    NAMES.iter().filter(|(_, language)| language.is_some()).map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+}
