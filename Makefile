@@ -1,0 +1,33 @@
+# The two commands of the project: `make demo` and `make test`. Both install what they need.
+DUNLIN_CACHE ?= $(HOME)/.cache/dunlin
+export DUNLIN_CACHE
+export CARGO_TARGET_DIR ?= $(DUNLIN_CACHE)/target
+export CARGO_TERM_COLOR ?= auto
+
+.PHONY: help demo test build setup bench fmt clean-cache
+
+help:
+	@echo "make demo    build, start a platform, deploy and call functions in every installed language"
+	@echo "make test    everything CI runs"
+	@echo "make build   build ./build/dunlin"
+	@echo "make bench   measure cold and warm calls beside the bare interpreters"
+
+setup:
+	@scripts/setup
+
+build: setup
+	@cargo xtask assets
+	@cargo build --package dunlin-cli --package dunlin-bench
+	@mkdir -p build && ln -sf "$(CARGO_TARGET_DIR)/debug/dunlin" build/dunlin && ln -sf "$(CARGO_TARGET_DIR)/debug/dunlin-bench" build/dunlin-bench
+
+demo: build
+	@scripts/demo
+
+test: setup
+	@cargo xtask test
+
+bench: build
+	@build/dunlin-bench cold
+
+fmt:
+	@cargo fmt --all
