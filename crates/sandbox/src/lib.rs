@@ -22,6 +22,11 @@
 //! Warm reuse lives in `pool`; the bytes on the channel in `runtime`; what a cell's walls are made of in `walls`.
 
 mod api;
+pub mod cgroup;
+pub mod doctor;
+pub mod installation;
+pub mod net;
+pub mod uids;
 mod usage;
 
 #[cfg(any(test, feature = "testing"))]
