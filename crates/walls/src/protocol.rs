@@ -1,0 +1,554 @@
+//! What the supervisor and a spawner say to each other.
+//!
+//! One request and one reply, each a single message on a `SOCK_SEQPACKET` socket. The layouts are fixed and carry a
+//! version, because the two ends may be different builds for the length of an upgrade: a mismatch is refused.
+
+use std::io;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
+};
+
+/// Changes whenever a layout or a meaning below changes.
+pub const VERSION: u32 = 1;
+
+/// The most cgroup descriptors one request carries: one per version 1 hierarchy in use.
+pub const CGROUPS_MAX: usize = 16;
+
+/// Descriptors that come before the cgroups: channel, log, net namespace and the optional extra one.
+const FIXED_DESCRIPTORS: usize = 4;
+
+/// The most descriptors one message carries.
+pub const DESCRIPTORS_MAX: usize = FIXED_DESCRIPTORS + CGROUPS_MAX;
+
+/// What a child becomes once its walls stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CellKind {
+    /// Waits for one `Exec` frame and replaces itself by that program.
+    Launcher,
+    /// Continues as the Python bootstrap it was forked from.
+    Python,
+    /// Unpacks one code package and exits. Its descriptor 4 is the package.
+    Unpacker,
+}
+
+impl CellKind {
+    fn code(self) -> u32 {
+        match self {
+            CellKind::Launcher => 1,
+            CellKind::Python => 2,
+            CellKind::Unpacker => 3,
+        }
+    }
+
+    fn from_code(code: u32) -> Option<CellKind> {
+        [CellKind::Launcher, CellKind::Python, CellKind::Unpacker].into_iter().find(|kind| kind.code() == code)
+    }
+}
+
+/// One wall. A test harness may leave one out to show that its attack does work when nothing stands in the way; the
+/// shipped paths always send [`Without::NOTHING`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Wall {
+    /// The system call filter.
+    Seccomp = 1 << 0,
+    /// Landlock: a second say about files, abstract sockets and signals.
+    Landlock = 1 << 1,
+    /// Empty capability sets, including the bounding set.
+    Capabilities = 1 << 2,
+    /// `no_new_privs`. Landlock and seccomp need it, so they fall with it.
+    NoNewPrivs = 1 << 3,
+    /// A pid namespace of its own.
+    PidNamespace = 1 << 4,
+    /// A `/proc` that shows own processes only. Left out, the host's `/proc` is mounted instead.
+    PrivateProc = 1 << 5,
+    /// A root file system that cannot be written.
+    ReadOnlyRoot = 1 << 6,
+    /// The net namespace that came with the request.
+    NetNamespace = 1 << 7,
+    /// A user namespace of its own.
+    UserNamespace = 1 << 8,
+    /// The intermediate namespace that allows no further user namespaces.
+    NamespaceLimit = 1 << 9,
+    /// A host uid of its own. Left out, the child keeps uid 0 on the host.
+    HostUid = 1 << 10,
+    /// An IPC namespace of its own.
+    Ipc = 1 << 11,
+    /// A host name of its own.
+    Uts = 1 << 12,
+    /// A cgroup namespace of its own.
+    CgroupNamespace = 1 << 13,
+    /// Membership of the cgroups that came with the request.
+    Cgroups = 1 << 14,
+    /// Bounds on the bytes and inodes of `/tmp` and `/dev/shm`.
+    TmpSize = 1 << 15,
+    /// Closing every inherited descriptor.
+    Descriptors = 1 << 16,
+    /// Resource limits.
+    Rlimits = 1 << 17,
+    /// Dying with the supervisor.
+    DeathSignal = 1 << 18,
+}
+
+impl Wall {
+    /// Every wall, in the order in which they are built.
+    pub const ALL: [Wall; 19] = [
+        Wall::PidNamespace,
+        Wall::Ipc,
+        Wall::Uts,
+        Wall::Cgroups,
+        Wall::NetNamespace,
+        Wall::ReadOnlyRoot,
+        Wall::PrivateProc,
+        Wall::TmpSize,
+        Wall::Rlimits,
+        Wall::CgroupNamespace,
+        Wall::NamespaceLimit,
+        Wall::HostUid,
+        Wall::UserNamespace,
+        Wall::Capabilities,
+        Wall::NoNewPrivs,
+        Wall::DeathSignal,
+        Wall::Descriptors,
+        Wall::Landlock,
+        Wall::Seccomp,
+    ];
+}
+
+/// The walls a request leaves out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Without(u32);
+
+impl Without {
+    /// Leaves out nothing: the only value the product sends.
+    pub const NOTHING: Without = Without(0);
+
+    /// Leaves out `wall` as well.
+    #[must_use]
+    pub fn and(self, wall: Wall) -> Without {
+        Without(self.0 | wall as u32)
+    }
+
+    /// Whether `wall` is to be built.
+    #[must_use]
+    pub fn keeps(self, wall: Wall) -> bool {
+        self.0 & wall as u32 == 0
+    }
+}
+
+impl From<Wall> for Without {
+    fn from(wall: Wall) -> Without {
+        Without::NOTHING.and(wall)
+    }
+}
+
+/// Asks a spawner for one child.
+///
+/// The descriptors that go with it, in this order:
+/// 1. the channel, which becomes descriptor 3 of the child,
+/// 2. the write end of the log pipe, which becomes 1 and 2,
+/// 3. the net namespace,
+/// 4. if `has_extra`: a descriptor that becomes 4 (the unpacker's package),
+/// 5. `cgroups` writable `tasks` (version 1) or `cgroup.procs` files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct MakeRequest {
+    /// What the child becomes.
+    pub kind: CellKind,
+    /// The uid and gid on the host that no other live child has.
+    pub host_uid: u32,
+    /// Size of `/tmp`; `/dev/shm` gets a quarter of it.
+    pub tmp_bytes: u64,
+    /// How many cgroup descriptors follow.
+    pub cgroups: u32,
+    /// Whether descriptor 4 is present.
+    pub has_extra: bool,
+    /// The walls left out; [`Without::NOTHING`] except in tests.
+    pub without: Without,
+}
+
+impl MakeRequest {
+    /// Length of the message.
+    pub const SIZE: usize = 32;
+
+    /// How many descriptors go with this request.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        3 + usize::from(self.has_extra) + self.cgroups as usize
+    }
+
+    /// The message.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        bytes[0..4].copy_from_slice(&VERSION.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&self.kind.code().to_ne_bytes());
+        bytes[8..12].copy_from_slice(&self.host_uid.to_ne_bytes());
+        bytes[12..16].copy_from_slice(&self.cgroups.to_ne_bytes());
+        bytes[16..24].copy_from_slice(&self.tmp_bytes.to_ne_bytes());
+        bytes[24..28].copy_from_slice(&u32::from(self.has_extra).to_ne_bytes());
+        bytes[28..32].copy_from_slice(&self.without.0.to_ne_bytes());
+        bytes
+    }
+
+    /// Reads a message back. `None` for another length, version or kind, or for more cgroups than [`CGROUPS_MAX`].
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<MakeRequest> {
+        let bytes: &[u8; Self::SIZE] = bytes.try_into().ok()?;
+        let cgroups = word(bytes, 12);
+        if word(bytes, 0) != VERSION || cgroups as usize > CGROUPS_MAX {
+            return None;
+        }
+        Some(MakeRequest {
+            kind: CellKind::from_code(word(bytes, 4))?,
+            host_uid: word(bytes, 8),
+            tmp_bytes: u64::from(word(bytes, 16)) | u64::from(word(bytes, 20)) << 32,
+            cgroups,
+            has_extra: word(bytes, 24) != 0,
+            without: Without(word(bytes, 28)),
+        })
+    }
+
+    /// Sends the request with its descriptors, which the caller keeps and may close afterwards.
+    pub fn send(&self, socket: impl AsFd, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        if descriptors.len() != self.descriptors() || self.cgroups as usize > CGROUPS_MAX {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        send(socket, &self.to_bytes(), descriptors)
+    }
+
+    /// Receives a request. `Ok(None)` when the supervisor has closed its end.
+    pub(crate) fn receive(socket: impl AsFd) -> io::Result<Option<(MakeRequest, Descriptors)>> {
+        let mut bytes = [0; Self::SIZE];
+        let (length, descriptors) = receive(socket, &mut bytes)?;
+        if length == 0 {
+            return Ok(None);
+        }
+        let invalid = || io::Error::from(io::ErrorKind::InvalidData);
+        let request = MakeRequest::from_bytes(&bytes[..length]).ok_or_else(invalid)?;
+        if descriptors.len() != request.descriptors() {
+            return Err(invalid());
+        }
+        Ok(Some((request, descriptors)))
+    }
+}
+
+/// Answers a [`MakeRequest`]: the child exists, or why it does not. The pidfd goes with it when it does. That the
+/// child's walls stand is not said here but by the child, on its channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct MakeReply {
+    /// The child's pid as the supervisor sees it; 0 when there is none.
+    pub pid: i32,
+    /// Why there is none; 0 when there is one.
+    pub errno: i32,
+    /// Which step failed.
+    pub step: Step,
+}
+
+impl MakeReply {
+    /// Length of the message.
+    pub const SIZE: usize = 16;
+
+    /// The message.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        bytes[0..4].copy_from_slice(&VERSION.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&self.pid.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&self.errno.to_ne_bytes());
+        bytes[12..16].copy_from_slice(&(self.step as u32).to_ne_bytes());
+        bytes
+    }
+
+    /// Reads a message back.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<MakeReply> {
+        let bytes: &[u8; Self::SIZE] = bytes.try_into().ok()?;
+        if word(bytes, 0) != VERSION {
+            return None;
+        }
+        let step = word(bytes, 12);
+        Some(MakeReply {
+            pid: word(bytes, 4).cast_signed(),
+            errno: word(bytes, 8).cast_signed(),
+            step: Step::ALL.into_iter().find(|known| *known as u32 == step)?,
+        })
+    }
+
+    pub(crate) fn send(&self, socket: impl AsFd, pidfd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        send(socket, &self.to_bytes(), pidfd.as_slice())
+    }
+
+    /// Waits for the answer to the request that was just sent. `UnexpectedEof` when the spawner is gone.
+    pub fn receive(socket: impl AsFd) -> io::Result<(MakeReply, Option<OwnedFd>)> {
+        let mut bytes = [0; Self::SIZE];
+        let (length, mut descriptors) = receive(socket, &mut bytes)?;
+        if length == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        let reply =
+            MakeReply::from_bytes(&bytes[..length]).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        Ok((reply, descriptors.take(0)))
+    }
+}
+
+/// A step on the way from a request to a running child. The number is on the wire, the name is in messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Step {
+    /// Nothing failed.
+    None = 0,
+    /// Reading the request.
+    Request = 1,
+    /// Cloning the child.
+    Clone = 2,
+    /// Joining a cgroup.
+    Cgroups = 3,
+    /// Entering the net namespace.
+    NetNamespace = 4,
+    /// Mounting the private `/proc`.
+    Proc = 5,
+    /// Mounting `/tmp` or `/dev/shm`.
+    Tmp = 6,
+    /// Making the root writable (only when a test leaves that wall out).
+    Root = 7,
+    /// Setting the host name.
+    Uts = 8,
+    /// Setting a resource limit.
+    Rlimits = 9,
+    /// Leaving the cgroup namespace.
+    CgroupNamespace = 10,
+    /// Entering the namespace that allows no further ones.
+    NamespaceLimit = 11,
+    /// Taking the host uid.
+    HostUid = 12,
+    /// Making the user namespace and its map.
+    UserNamespace = 13,
+    /// Giving up capabilities.
+    Capabilities = 14,
+    /// Setting `no_new_privs`.
+    NoNewPrivs = 15,
+    /// Asking to die with the supervisor.
+    DeathSignal = 16,
+    /// Arranging the descriptors.
+    Descriptors = 17,
+    /// Enforcing landlock.
+    Landlock = 18,
+    /// Installing the filter.
+    Seccomp = 19,
+}
+
+impl Step {
+    const ALL: [Step; 20] = [
+        Step::None,
+        Step::Request,
+        Step::Clone,
+        Step::Cgroups,
+        Step::NetNamespace,
+        Step::Proc,
+        Step::Tmp,
+        Step::Root,
+        Step::Uts,
+        Step::Rlimits,
+        Step::CgroupNamespace,
+        Step::NamespaceLimit,
+        Step::HostUid,
+        Step::UserNamespace,
+        Step::Capabilities,
+        Step::NoNewPrivs,
+        Step::DeathSignal,
+        Step::Descriptors,
+        Step::Landlock,
+        Step::Seccomp,
+    ];
+
+    /// The step in words, for messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Step::None => "nothing",
+            Step::Request => "read the request",
+            Step::Clone => "clone the child",
+            Step::Cgroups => "join the cgroups",
+            Step::NetNamespace => "enter the net namespace",
+            Step::Proc => "mount /proc",
+            Step::Tmp => "mount /tmp and /dev/shm",
+            Step::Root => "remount the root",
+            Step::Uts => "set the host name",
+            Step::Rlimits => "set the resource limits",
+            Step::CgroupNamespace => "make the cgroup namespace",
+            Step::NamespaceLimit => "enter the namespace limit",
+            Step::HostUid => "take the host uid",
+            Step::UserNamespace => "make the user namespace",
+            Step::Capabilities => "give up capabilities",
+            Step::NoNewPrivs => "set no_new_privs",
+            Step::DeathSignal => "set the death signal",
+            Step::Descriptors => "arrange the descriptors",
+            Step::Landlock => "enforce landlock",
+            Step::Seccomp => "install the system call filter",
+        }
+    }
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The descriptors that came with a message, in order. Those not taken are closed.
+#[derive(Debug)]
+pub(crate) struct Descriptors {
+    slots: [Option<OwnedFd>; DESCRIPTORS_MAX],
+    length: usize,
+}
+
+impl Descriptors {
+    fn none() -> Descriptors {
+        Descriptors { slots: [const { None }; DESCRIPTORS_MAX], length: 0 }
+    }
+
+    /// How many came.
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Looks at one.
+    pub(crate) fn get(&self, index: usize) -> Option<BorrowedFd<'_>> {
+        self.slots.get(index)?.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Takes one out.
+    pub(crate) fn take(&mut self, index: usize) -> Option<OwnedFd> {
+        self.slots.get_mut(index)?.take()
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    let sent = rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(&socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
+    })?;
+    if sent == bytes.len() { Ok(()) } else { Err(io::Error::from(io::ErrorKind::WriteZero)) }
+}
+
+fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<(usize, Descriptors)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let message = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
+    })?;
+    let mut descriptors = Descriptors::none();
+    for ancillary in control.drain() {
+        let RecvAncillaryMessage::ScmRights(received) = ancillary else { continue };
+        for descriptor in received {
+            if let Some(slot) = descriptors.slots.get_mut(descriptors.length) {
+                *slot = Some(descriptor);
+                descriptors.length += 1;
+            }
+        }
+    }
+    if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(io::Error::from(io::ErrorKind::InvalidData));
+    }
+    Ok((message.bytes, descriptors))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_survives_its_bytes() {
+        for kind in [CellKind::Launcher, CellKind::Python, CellKind::Unpacker] {
+            let request = MakeRequest {
+                kind,
+                host_uid: 2_000_000_123,
+                tmp_bytes: 0x1_2345_6789,
+                cgroups: 5,
+                has_extra: true,
+                without: Without::from(Wall::Seccomp).and(Wall::DeathSignal),
+            };
+            assert_eq!(MakeRequest::from_bytes(&request.to_bytes()), Some(request));
+            assert_eq!(request.descriptors(), 9);
+        }
+    }
+
+    #[test]
+    fn a_foreign_request_is_refused() {
+        let good = MakeRequest {
+            kind: CellKind::Launcher,
+            host_uid: 1,
+            tmp_bytes: 1,
+            cgroups: 0,
+            has_extra: false,
+            without: Without::NOTHING,
+        }
+        .to_bytes();
+        assert!(MakeRequest::from_bytes(&good).is_some());
+        for (at, value) in [(0, 99), (4, 99), (12, 200)] {
+            let mut bad = good;
+            bad[at] = value;
+            assert_eq!(MakeRequest::from_bytes(&bad), None, "byte {at}");
+        }
+        assert_eq!(MakeRequest::from_bytes(&good[1..]), None);
+    }
+
+    #[test]
+    fn a_reply_survives_its_bytes() {
+        for step in Step::ALL {
+            let reply = MakeReply { pid: -7, errno: 38, step };
+            assert_eq!(MakeReply::from_bytes(&reply.to_bytes()), Some(reply));
+        }
+    }
+
+    #[test]
+    fn every_wall_has_a_bit_of_its_own() {
+        let mut seen = Without::NOTHING;
+        for wall in Wall::ALL {
+            assert!(seen.keeps(wall), "{wall:?} shares a bit");
+            seen = seen.and(wall);
+            assert!(!seen.keeps(wall));
+        }
+    }
+
+    #[test]
+    fn a_request_travels_with_its_descriptors() {
+        let (left, right) = rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::SEQPACKET,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let request = MakeRequest {
+            kind: CellKind::Python,
+            host_uid: 5,
+            tmp_bytes: 6,
+            cgroups: 1,
+            has_extra: false,
+            without: Without::NOTHING,
+        };
+        let four = [left.as_fd(); 4];
+        request.send(&left, &four).unwrap();
+        let (received, descriptors) = MakeRequest::receive(&right).unwrap().unwrap();
+        assert_eq!((received, descriptors.len()), (request, 4));
+        assert!(request.send(&left, &four[1..]).is_err());
+        drop((left, descriptors));
+        assert!(MakeRequest::receive(&right).unwrap().is_none());
+    }
+}
