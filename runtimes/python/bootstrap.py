@@ -1,0 +1,525 @@
+"""The Python bootstrap: loads the user's module and answers calls on descriptor 3 (docs/design/wire.md).
+
+`main()` is called in a process that was forked from the zygote, or by running this file. It never returns.
+`prewarm()` walks the path that a Load and an Invoke take, so that a forked child has its own copies of the pages it will
+write before a call waits for them.
+
+What always holds:
+- Nothing is imported on top that user code would pay for: the zygote's page tables are copied for every instance.
+  `logging`, `traceback`, `asyncio` are loaded when user code asks for them.
+- stdout and stderr are flushed before an answer is written: the host has a call's output before its answer.
+- What the user may replace (`json.dumps`, `os.write`, `sys.stdout`) is bound here before user code is loaded.
+- A process that user code forked never answers: only the process that read a request writes its answer.
+"""
+
+import builtins
+import gc
+import io
+import json
+import os
+import struct
+import sys
+import time
+
+import _signal
+import _sitebuiltins
+
+CHANNEL = 3
+
+EXEC, LOAD, INIT, INVOKE, CHUNK, CANCEL, PRE_STOP = 1, 2, 3, 4, 5, 6, 7
+READY, HEAD, END, ERROR = 16, 17, 18, 19
+
+HANDLED, UNHANDLED, INITIALIZATION = "HandledInvocationError", "UnhandledInvocationError", "InitializationError"
+
+RESULT_MAX = 32 << 20
+MESSAGE_CHARS_MAX = 64 << 10
+FRAMES_MAX = 100
+
+_HEADER = struct.Struct("<BBHIII16s")
+_NO_TOKEN = bytes(16)
+
+_dumps, _loads = json.dumps, json.loads
+_writev, _write, _getpid, _exit = os.writev, os.write, os.getpid, os._exit
+_OWN_FILE = __file__
+
+
+async def _nothing():
+    pass
+
+
+def _coroutine_type():
+    sample = _nothing()
+    sample.close()
+    return type(sample)
+
+
+_Coroutine = _coroutine_type()
+
+
+class Credentials:
+    def __init__(self, given):
+        self.access_key_id = given.get("accessKeyId", "")
+        self.access_key_secret = given.get("accessKeySecret", "")
+        self.security_token = given.get("securityToken", "")
+
+    def to_json(self):
+        return {
+            "access_key_id": self.access_key_id,
+            "access_key_secret": self.access_key_secret,
+            "security_token": self.security_token,
+        }
+
+
+class Function:
+    def __init__(self, given, with_version):
+        self.name = given.get("name", "")
+        self.handler = given.get("handler", "")
+        self.memory = given.get("memory", 0)
+        self.timeout = given.get("timeout", 0)
+        if with_version:
+            self.version_id = given.get("versionId", "")
+            self.qualifier = given.get("qualifier", "")
+
+    def to_json(self):
+        return dict(self.__dict__)
+
+
+class Service:
+    def __init__(self, given):
+        self.name = given.get("name", "")
+        self.log_project = given.get("logProject", "")
+        self.log_store = given.get("logStore", "")
+        self.qualifier = given.get("qualifier", "")
+        self.version_id = given.get("versionId", "")
+
+    def to_json(self):
+        return dict(self.__dict__)
+
+
+class Tracing:
+    def __init__(self):
+        self.span_context = ""
+        self.span_baggages = ""
+        self.jaeger_endpoint = ""
+
+    def to_json(self):
+        return dict(self.__dict__)
+
+
+class Context:
+    """What a handler gets as its second argument in Python 3.12 and later."""
+
+    def __init__(self, instance, call):
+        load = instance.load
+        service = load.get("service") or {}
+        self.request_id = call.get("requestId", "")
+        self.account_id = load.get("accountId", "")
+        self.region = load.get("region", "")
+        self.function = Function(load.get("function") or {}, True)
+        self.log_project = service.get("logProject", "")
+        self.log_store = service.get("logStore", "")
+
+    @property
+    def logger(self):
+        import logging
+
+        return logging.getLogger()
+
+    def to_json(self):
+        return {
+            name: value.to_json() if hasattr(value, "to_json") else value
+            for name, value in self.__dict__.items()
+        }
+
+
+class ContextWithService(Context):
+    """What a handler gets up to Python 3.10."""
+
+    def __init__(self, instance, call):
+        load = instance.load
+        self.request_id = self.requestId = call.get("requestId", "")
+        self.credentials = Credentials(call.get("credentials") or {})
+        self.function = Function(load.get("function") or {}, False)
+        self.service = Service(load.get("service") or {})
+        self.region = load.get("region", "")
+        self.account_id = load.get("accountId", "")
+        self.tracing = Tracing()
+        self.retry_count = call.get("retryCount", 0)
+
+
+class Failure(Exception):
+    """A failure this bootstrap words itself: it has no stack of the user's."""
+
+    def __init__(self, kind, message):
+        super().__init__(message)
+        self.kind = kind
+
+
+class Instance:
+    """One function's code and hooks, and the call in flight."""
+
+    def __init__(self, out):
+        self.out = out
+        self.pid = _getpid()
+        self.load = {}
+        self.handler = None
+        self.context = Context
+        self.request_id = ""
+        self.loop = None
+
+    def send(self, kind, stream, token, head, body):
+        if _getpid() != self.pid:
+            _exit(0)
+        first = _HEADER.pack(kind, 0, 0, stream, len(head), len(body), token) + head
+        sent = _writev(self.out, (first, body)) if body else _write(self.out, first)
+        if sent < len(first) + len(body):
+            _send_rest(self.out, first, body, sent)
+
+    def request(self, kind, stream, token, head, body):
+        """Serves one request frame. Returns nothing; whatever happens, an answer was written or the process ends."""
+        error_type = INITIALIZATION if kind == INIT else UNHANDLED
+        try:
+            if kind == INVOKE:
+                call = _loads(head)
+                self.request_id = call["requestId"]
+                result = self.finish(self.handler(body, self.context(self, call)))
+                if type(result) is not bytes:
+                    result = _encode(result)
+                if len(result) > RESULT_MAX:
+                    raise Failure(
+                        "FunctionError", f"The result is {len(result)} bytes, more than the limit of {RESULT_MAX} bytes"
+                    )
+            elif kind == LOAD:
+                self.begin(_loads(head))
+                result = b""
+            else:
+                call = _loads(head)
+                self.request_id = call["requestId"]
+                hook = self.lookup(self.load["initializer" if kind == INIT else "preStop"])
+                self.finish(hook(self.context(self, call)))
+                result = b""
+        except SystemExit as error:
+            self.leave(error)
+        except BaseException as error:
+            answer = _error_body(error)
+            self.flush()
+            self.send(ERROR, stream, token, b'{"errorType":"%s"}' % error_type.encode(), answer)
+        else:
+            self.flush()
+            self.send(END, stream, token, b"", result)
+        self.request_id = ""
+
+    def finish(self, result):
+        """Runs what an `async def` handler returned. One event loop lives as long as the instance."""
+        if type(result) is not _Coroutine:
+            return result
+        if self.loop is None or self.loop.is_closed():
+            import asyncio
+
+            self.loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self.loop)
+        return self.loop.run_until_complete(result)
+
+    def begin(self, load):
+        """Makes the process look as the function's own: environment, working directory, paths, then its module."""
+        self.load = load
+        # The runtime's name is pythonX.Y; before 3.12 contexts had credentials and a service.
+        minor = load.get("runtime", "").partition(".")[2]
+        self.context = Context if minor.isdigit() and int(minor) >= 12 else ContextWithService
+        os.environ.clear()
+        os.environ.update(load.get("env") or {})
+        time.tzset()
+        code = load.get("codePath", "/code")
+        os.chdir(code)
+        _set_paths(code)
+        _prepare_logging(self)
+        self.handler = self.lookup(load["handler"])
+
+    def lookup(self, name):
+        """Imports what `file.function` names. Folders are written with slashes."""
+        file, dot, attribute = name.rpartition(".")
+        if not dot or not file or not attribute:
+            raise Failure("HandlerNotFound", f"Handler '{name}' is not of the form 'file.function'")
+        module = _import(self.load.get("codePath", "/code"), file)
+        found = getattr(module, attribute, None)
+        if not callable(found):
+            raise Failure("HandlerNotFound", f"Handler '{attribute}' missing on module '{file}'")
+        return found
+
+    def flush(self):
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except Exception:
+                pass  # The user closed it or put something else in its place: nothing of ours is lost.
+
+    def leave(self, error):
+        """User code asked to exit. The host sees the process end and words the error."""
+        code = error.code
+        if code is not None and not isinstance(code, int):
+            try:
+                print(code, file=sys.stderr)
+            except Exception:
+                pass
+            code = 1
+        self.flush()
+        _exit((code or 0) & 0xFF)
+
+
+def _send_rest(out, first, body, sent):
+    """Goes on where a partial write stopped: a signal may come in the middle of a large body."""
+    if sent < len(first):
+        first = first[sent:]
+        while first:
+            first = first[_write(out, first):]
+        sent = 0
+    else:
+        sent -= len(first)
+    rest = memoryview(body)[sent:]
+    while rest:
+        rest = rest[_write(out, rest):]
+
+
+def _encode(result):
+    if isinstance(result, str):
+        return result.encode()
+    if isinstance(result, (bytes, bytearray, memoryview)):
+        return bytes(result)
+    return _dumps(result).encode()
+
+
+def _import(code, file):
+    name = file.strip("/").replace("/", ".")
+    path = os.path.join(code, file.strip("/"))
+    if not all(name.split(".")):
+        raise Failure("ModuleNotFoundError", f"Cannot find module '{path}'")
+    loaded = sys.modules.get(name)
+    source = path + ".py"
+    if loaded is not None and getattr(loaded, "__file__", None) != source and os.path.isfile(source):
+        # The user's file has the name of a module that this process has loaded already.
+        from importlib import util
+
+        spec = util.spec_from_file_location(name, source)
+        module = util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    try:
+        __import__(name)
+    except ModuleNotFoundError as error:
+        # Only when the handler's own module is what is missing; one that it imports is the user's exception.
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            raise Failure("ModuleNotFoundError", f"Cannot find module '{path}'") from None
+        raise
+    return sys.modules[name]
+
+
+def _set_paths(code):
+    own = os.path.dirname(os.path.abspath(_OWN_FILE))
+    version = "python%d.%d" % sys.version_info[:2]
+    wanted = [code]
+    wanted += [entry for entry in os.environ.get("PYTHONPATH", "").split(":") if entry]
+    layers = ("/opt/python", f"/opt/python/lib/{version}/site-packages")
+    wanted += [layer for layer in layers if os.path.isdir(layer)]
+    rest = [entry for entry in sys.path if entry and os.path.abspath(entry) != own]
+    sys.path[:] = list(dict.fromkeys(wanted + rest))
+    for entry in wanted:
+        sys.path_importer_cache.pop(entry, None)
+
+
+class _LoggingFinder:
+    """Sets `logging` up the moment user code imports it, so that nobody else pays for it."""
+
+    def __init__(self, instance):
+        self.instance = instance
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "logging":
+            return None
+        sys.meta_path.remove(self)
+        for finder in sys.meta_path:
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                inner, instance = spec.loader.exec_module, self.instance
+
+                def exec_module(module):
+                    inner(module)
+                    _configure_logging(module, instance)
+
+                spec.loader.exec_module = exec_module
+                return spec
+        return None
+
+
+def _prepare_logging(instance):
+    if "logging" in sys.modules:
+        _configure_logging(sys.modules["logging"], instance)
+    else:
+        sys.meta_path.insert(0, _LoggingFinder(instance))
+
+
+def _configure_logging(logging, instance):
+    class Formatter(logging.Formatter):
+        def format(self, record):
+            record.request_id = instance.request_id
+            return super().format(record)
+
+    class Handler(logging.StreamHandler):
+        # Whatever stdout is when a line is written, not what it was when this was made.
+        @property
+        def stream(self):
+            return sys.stdout
+
+        @stream.setter
+        def stream(self, _):
+            pass
+
+    handler = Handler()
+    handler.setFormatter(Formatter("%(asctime)s %(request_id)s [%(levelname)s] %(message)s", "%Y-%m-%d %H:%M:%S"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+
+
+def _error_body(error):
+    """The body of contract section 5.1, as bytes. Must not fail, whatever the user's exception does."""
+    if isinstance(error, Failure):
+        kind, message, stack = error.kind, error.args[0], []
+        report = message
+    else:
+        kind = type(error).__name__
+        try:
+            message = str(error)
+        except BaseException:
+            message = "(this exception has no text: its __str__ failed)"
+        try:
+            stack = _stack(error)
+        except BaseException:
+            stack = []
+        report = "Traceback (most recent call last):\n" if stack else ""
+        for file, line, function, text in stack:
+            report += f"  {file}, {line}, {function}\n" + (f"    {text}\n" if text else "")
+        report += f"{kind}: {message}" if message else kind
+    if len(message) > MESSAGE_CHARS_MAX:
+        message = message[:MESSAGE_CHARS_MAX] + "…"
+    try:
+        print(report[: MESSAGE_CHARS_MAX * 2], file=sys.stderr)
+    except Exception:
+        pass
+    return _dumps({"errorMessage": message, "errorType": kind, "stackTrace": stack}).encode()
+
+
+def _stack(error):
+    """`[file, line, function, source]` for each of the user's frames, the outermost first."""
+    import linecache
+
+    frames = []
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        file = code.co_filename
+        if file != _OWN_FILE and not file.startswith("<frozen importlib"):
+            frames.append((file, trace.tb_lineno, code.co_name, trace.tb_frame.f_globals))
+        trace = trace.tb_next
+    # Below the user's last frame may be the library's that encoded the result for us: a stack without the user's code.
+    if frames and frames[0][0].startswith(os.path.dirname(json.__file__)):
+        frames = []
+    if len(frames) > FRAMES_MAX:
+        frames = frames[: FRAMES_MAX // 2] + frames[-FRAMES_MAX // 2 :]
+    stack = [
+        [f'File "{file}"', f"line {line}", f"in {function}", linecache.getline(file, line, scope).strip()[:1000]]
+        for file, line, function, scope in frames
+    ]
+    if isinstance(error, SyntaxError) and error.filename:
+        text = (error.text or "").strip()[:1000]
+        stack.append([f'File "{error.filename}"', f"line {error.lineno}", "in <module>", text])
+    return stack
+
+
+def _forget_ourselves():
+    """User code finds its own `bootstrap` and an empty `__main__`, and the builtins that `site` would have made."""
+    kept = [sys.modules.get("__main__"), sys.modules.pop("bootstrap", None), sys.modules.pop("zygote", None)]
+    main = type(sys)("__main__")
+    main.__builtins__ = builtins
+    sys.modules["__main__"] = main
+    sys.argv = [""]
+    for name in ("exit", "quit"):
+        if not hasattr(builtins, name):
+            setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
+    return kept
+
+
+def _prepare_output():
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = io.TextIOWrapper(io.open(descriptor, "wb", closefd=False), encoding="utf-8")
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+
+def _serve(source, instance):
+    while True:
+        header = source.read(32)
+        if len(header) < 32:
+            return
+        kind, _, _, stream, head_length, body_length, token = _HEADER.unpack(header)
+        head = source.read(head_length) if head_length else b""
+        body = source.read(body_length) if body_length else b""
+        if len(head) < head_length or len(body) < body_length:
+            return
+        if kind in (LOAD, INIT, INVOKE, PRE_STOP):
+            instance.request(kind, stream, token, head, body)
+        elif kind != CANCEL:
+            return
+        # The event is the user's now: nothing of ours keeps a large one alive until the next call.
+        del head, body
+
+
+def prewarm():
+    """Walks the path of a Load and an Invoke without leaving a trace."""
+    inward, outward = os.pipe()
+    back, forth = os.pipe()
+    try:
+        instance = Instance(forth)
+        scope = {}
+        exec(compile("def handler(event, context):\n return {'a': len(event), 'b': context.request_id}\n", "w", "exec"), scope)
+        instance.handler = scope["handler"]
+        instance.context = ContextWithService
+        instance.load = _loads('{"function":{"name":"f"},"service":{},"accountId":"0","region":"r"}')
+        head, event = b'{"requestId":"1-0","deadlineMs":0,"retryCount":0}', b'{"key":"value"}'
+        frame = _HEADER.pack(INVOKE, 0, 0, 1, len(head), len(event), _NO_TOKEN) + head + event
+        _write(outward, frame)
+        os.close(outward)
+        outward = -1
+        with io.open(inward, "rb", 65536, closefd=False) as source:
+            _serve(source, instance)
+        os.read(back, 4096)
+    finally:
+        for descriptor in (inward, outward, back, forth):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+def main():
+    """Speaks the wire on descriptor 3 until the host closes it. Never returns."""
+    gc.enable()
+    sys.dont_write_bytecode = True
+    _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
+    os.set_inheritable(CHANNEL, False)
+    _prepare_output()
+    kept = _forget_ourselves()
+    instance = Instance(CHANNEL)
+    try:
+        source = io.open(CHANNEL, "rb", 65536, closefd=False)
+        ready = b'{"runtime":"python %s"}' % sys.version.split()[0].encode()
+        instance.send(READY, 0, _NO_TOKEN, ready, b"")
+        _serve(source, instance)
+    except OSError:
+        pass  # Descriptor 3 is gone, and with it the only one we could tell.
+    instance.flush()
+    _exit(0 if kept else 1)
+
+
+if __name__ == "__main__":
+    main()
