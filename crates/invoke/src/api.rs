@@ -1,0 +1,86 @@
+//! What [`crate::Invoker::call`] answers, and where it leaves its records.
+
+use dunlin_model::{Crc64, FunctionError, InstanceId, Outcome, Phases, Record};
+use dunlin_runtime::Answer;
+
+/// Takes the one record every call leaves. Plugged in by the server; must not block.
+pub trait OutcomeSink: Send + Sync + 'static {
+    /// Keeps `record`. Called exactly once per call, when it has ended.
+    fn record(&self, record: Record);
+}
+
+/// A call that reached its function.
+#[derive(Debug)]
+pub struct Reply {
+    /// What the function answered, or how it failed.
+    pub result: Result<Answer, FunctionError>,
+    /// How it ended. For a streamed answer: how it went so far; the record has the final word.
+    pub outcome: Outcome,
+    /// Where it ran; absent only when no instance could be started.
+    pub instance: Option<InstanceId>,
+    /// `LATEST` or the version's number.
+    pub version: String,
+    /// The checksum of the code that ran.
+    pub checksum: Crc64,
+    /// How long each part took.
+    pub phases: Phases,
+    /// Highest memory seen so far in the instance.
+    pub memory_peak_bytes: u64,
+    /// The text of contract section 5.2, when a tail was asked for.
+    pub log_tail: Option<Vec<u8>>,
+}
+
+/// Why a call did not get an answer of its function. None of these is billed.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// No such function, now.
+    #[error("the function does not exist")]
+    FunctionNotFound,
+    /// The qualifier is a number and no such version was published.
+    #[error("the version does not exist")]
+    VersionNotFound,
+    /// The qualifier is no number and no such alias exists.
+    #[error("the alias does not exist")]
+    AliasNotFound,
+    /// No instance became free in time, or too many calls wait already.
+    #[error("{}", .0)]
+    Throttled(Throttled),
+    /// The event is too large.
+    #[error("the payload is larger than {limit} bytes")]
+    PayloadTooLarge {
+        /// In bytes.
+        limit: usize,
+    },
+    /// The function answered something that is no answer.
+    #[error("bad response: {0}")]
+    BadResponse(String),
+    /// The custom runtime's program ended instead of serving (`CAExited`).
+    #[error("the function's process ended before it could serve: {0}")]
+    RuntimeExited(String),
+    /// The custom runtime's program is not there (`CAFileNotFound`).
+    #[error("the function's start command was not found")]
+    RuntimeFileNotFound,
+    /// The custom runtime's program may not be run (`CAFilePermission`).
+    #[error("the function's start command is not executable")]
+    RuntimeFilePermission,
+    /// The platform is going away and lets nobody in any more.
+    #[error("the platform is shutting down")]
+    ShuttingDown,
+    /// The platform failed; the text is for the operator.
+    #[error("the platform failed: {0}")]
+    Platform(String),
+}
+
+/// Which limit a throttled call met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Throttled {
+    /// It waited as long as a call may, and no instance came free.
+    #[error("no instance became free in time")]
+    WaitedTooLong,
+    /// As many calls of the account wait as may.
+    #[error("too many calls are waiting (limit {limit})")]
+    TooManyWaiting {
+        /// How many may.
+        limit: usize,
+    },
+}

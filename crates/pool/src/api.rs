@@ -1,0 +1,240 @@
+//! The words the pool is spoken to in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_model::{Function, InstanceId, Phases, VersionKey};
+use dunlin_runtime::StartError;
+use jiff::Timestamp;
+
+use crate::class::Class;
+use crate::engine::Demand;
+
+/// What the operator may change. Every bound of the pool is here.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The region that functions are told.
+    pub region: String,
+    /// Most instances of one account at a time. Default 300, the contract's.
+    pub instances_per_account_max: usize,
+    /// Memory that cells and instances may use together, in bytes. Default three quarters of the machine's.
+    pub memory_bytes_max: u64,
+    /// Most starts under way at a time (bind, load, initializer). Default 64: a start waits more than it computes.
+    pub starting_max: usize,
+    /// Most cells being made at a time. Default 8: the supervisor makes two at a time anyway.
+    pub making_max: usize,
+    /// Most calls of one account that may wait. Default 10,000.
+    pub waiting_per_account_max: usize,
+    /// How long an idle instance is kept when its function does not say. Default 5 minutes.
+    pub idle_timeout: Duration,
+    /// Share of `memory_bytes_max` that waiting cells may use. Default 0.1.
+    pub stock_share: f64,
+    /// How long making a cell may take. Default 30 s.
+    pub make_timeout: Duration,
+    /// How long loading code may take in a built-in runtime. Default 60 s.
+    pub load_timeout: Duration,
+    /// How long a custom runtime may take to listen and become healthy. Default 120 s, the contract's.
+    pub custom_start_timeout: Duration,
+    /// Most processes and threads of one instance. Default 1024, the contract's.
+    pub pids_max: u32,
+    /// Below this much available memory on the machine, idle instances are ended. Default 256 MiB; 0 never looks.
+    pub available_bytes_min: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            region: "cn-hangzhou".to_owned(),
+            instances_per_account_max: 300,
+            memory_bytes_max: crate::service::machine_memory_bytes() / 4 * 3,
+            starting_max: 64,
+            making_max: 8,
+            waiting_per_account_max: 10_000,
+            idle_timeout: Duration::from_secs(300),
+            stock_share: 0.1,
+            make_timeout: Duration::from_secs(30),
+            load_timeout: Duration::from_secs(60),
+            custom_start_timeout: Duration::from_secs(120),
+            pids_max: 1024,
+            available_bytes_min: 256 << 20,
+        }
+    }
+}
+
+/// One version of a function, as instances of it are made.
+#[derive(Clone, Debug)]
+pub struct InstanceSpec {
+    pub(crate) demand: Arc<Demand>,
+    function: Arc<Function>,
+    qualifier: String,
+}
+
+impl InstanceSpec {
+    /// Instances of `function`, interchangeable exactly when their `key` is equal.
+    #[must_use]
+    pub fn new(key: VersionKey, function: Arc<Function>) -> Self {
+        let qualifier = key.version.to_string();
+        let config = &function.config;
+        let demand = Demand {
+            class: Class::of(config),
+            concurrency: config.concurrency_in_force(),
+            idle: config.idle_timeout.and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs),
+            memory_bytes: u64::try_from(config.memory_size).unwrap_or(0) << 20,
+            key,
+        };
+        Self { demand: Arc::new(demand), function, qualifier }
+    }
+
+    /// What instances are bound to.
+    #[must_use]
+    pub fn key(&self) -> &VersionKey {
+        &self.demand.key
+    }
+
+    /// Code and configuration.
+    #[must_use]
+    pub fn function(&self) -> &Arc<Function> {
+        &self.function
+    }
+
+    /// What instances are told they are called as.
+    #[must_use]
+    pub fn qualifier(&self) -> &str {
+        &self.qualifier
+    }
+}
+
+/// Why there is no lease.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// As many calls of the account wait already as may.
+    #[error("{waiting_max} calls of the account wait already")]
+    Throttled {
+        /// How many may.
+        waiting_max: usize,
+    },
+    /// The deadline passed before an instance came free.
+    #[error("no instance came free in time")]
+    QueueTimeout,
+    /// The instance that was started for this call did not come up.
+    #[error("the instance did not start")]
+    Start(#[source] StartFailure),
+    /// The pool drains.
+    #[error("the pool is shutting down")]
+    ShuttingDown,
+    /// The platform could not make or bind a cell, repeatedly.
+    #[error("no instance could be made: {0}")]
+    Platform(String),
+}
+
+/// How a start went wrong.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("instance {instance} did not start")]
+pub struct StartFailure {
+    /// The instance that was to be.
+    pub instance: InstanceId,
+    /// How far it got. All zero for a call that only learned of another call's failed start.
+    pub phases: Phases,
+    /// What happened. Shared: one failed start can answer several calls.
+    pub source: Arc<StartError>,
+    /// Highest memory seen.
+    pub memory_peak_bytes: u64,
+}
+
+/// One instance, for lists.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InstanceInfo {
+    /// Its name.
+    pub id: InstanceId,
+    /// `LATEST` or a number.
+    pub version: String,
+    /// What it was started as.
+    pub qualifier: String,
+    /// When its start began.
+    pub created: Timestamp,
+    /// What it does.
+    pub state: InstanceState,
+}
+
+/// Where an instance is in its life, for lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum InstanceState {
+    /// Being bound, loaded or initialised.
+    Starting,
+    /// Alive without a call.
+    Idle,
+    /// Serving.
+    Busy,
+    /// Serving its last calls.
+    Draining,
+}
+
+/// How full the pool is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Cells being made.
+    pub making: usize,
+    /// Cells that wait for a function.
+    pub waiting_cells: usize,
+    /// Instances being started.
+    pub starting: usize,
+    /// Instances without a call.
+    pub idle: usize,
+    /// Instances with a call, draining ones included.
+    pub busy: usize,
+    /// Cells and instances whose walls are being taken down.
+    pub ending: usize,
+    /// Calls that wait for an instance.
+    pub waiting_calls: usize,
+    /// Memory reckoned as used, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// Something worth counting.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Seen {
+    /// A cell was made.
+    CellMade {
+        /// Of which class.
+        class: Class,
+        /// In how long.
+        took: Duration,
+    },
+    /// A cell could not be made.
+    MakeFailed {
+        /// Of which class.
+        class: Class,
+    },
+    /// An instance serves.
+    Started {
+        /// Of which version.
+        key: VersionKey,
+        /// Under which name.
+        instance: InstanceId,
+        /// Bind, load, init.
+        phases: Phases,
+    },
+    /// An instance did not come up.
+    StartFailed {
+        /// Of which version.
+        key: VersionKey,
+    },
+    /// An instance is gone, walls and all.
+    Ended {
+        /// Of which version.
+        key: VersionKey,
+        /// Under which name.
+        instance: InstanceId,
+    },
+}
+
+/// Counts what happens in the pool; the server adapts metrics to it. Must not block.
+pub trait Observer: Send + Sync + 'static {
+    /// Something happened.
+    fn seen(&self, seen: &Seen);
+}
+
+impl Observer for () {
+    fn seen(&self, _seen: &Seen) {}
+}

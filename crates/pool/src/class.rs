@@ -1,0 +1,123 @@
+//! Kinds of cells that are interchangeable before they are bound.
+
+use dunlin_model::{FunctionConfig, Language};
+use dunlin_runtime::BootPlan;
+use dunlin_sandbox::{CellKind, Net};
+
+/// What a cell runs before it knows its function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Program {
+    /// A fork of the Python zygote.
+    Python,
+    /// Node, whose heap is fixed when it boots: pooled by memory class.
+    Node {
+        /// The class in MB; see [`node_class_mb`].
+        memory_mb: u32,
+    },
+    /// The launcher, waiting for the user's own program.
+    Launcher,
+}
+
+/// Waiting cells of one class can stand in for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Class {
+    /// What runs in the cell.
+    pub program: Program,
+    /// What it can reach.
+    pub net: Net,
+}
+
+/// The smallest Node class.
+const NODE_CLASS_MIN_MB: u32 = 128;
+
+/// The memory class of a Node function: the largest power of two that is not above its memory, so that the heap chosen
+/// at boot always fits into the limit set at bind.
+#[must_use]
+pub(crate) fn node_class_mb(memory_mb: u32) -> u32 {
+    let memory_mb = memory_mb.max(NODE_CLASS_MIN_MB);
+    1 << memory_mb.ilog2()
+}
+
+impl Class {
+    /// The class that a function's instances are made from.
+    #[must_use]
+    pub fn of(config: &FunctionConfig) -> Self {
+        let program = match config.runtime.language() {
+            Language::Python => Program::Python,
+            Language::Node => Program::Node { memory_mb: node_class_mb(u32::try_from(config.memory_size).unwrap_or(0)) },
+            Language::Custom => Program::Launcher,
+        };
+        let net = if config.internet_access { Net::Internet } else { Net::Loopback };
+        Self { program, net }
+    }
+
+    /// What to ask the sandbox for.
+    #[must_use]
+    pub fn cell_kind(self) -> CellKind {
+        match self.program {
+            Program::Python => CellKind::Python,
+            Program::Node { .. } | Program::Launcher => CellKind::Launcher,
+        }
+    }
+
+    /// How the cell is brought to the point where it can be bound.
+    #[must_use]
+    pub fn boot_plan(self) -> BootPlan {
+        match self.program {
+            Program::Python => BootPlan::Zygote,
+            Program::Node { memory_mb } => BootPlan::Node { memory_mb },
+            Program::Launcher => BootPlan::Custom,
+        }
+    }
+
+    /// Waiting cells kept at least, once a function of the class is known.
+    #[must_use]
+    pub fn stock_min(self) -> usize {
+        match self.program {
+            Program::Python => 2,
+            Program::Node { .. } | Program::Launcher => 1,
+        }
+    }
+
+    /// Waiting cells kept at most, however high the demand.
+    #[must_use]
+    pub fn stock_max(self) -> usize {
+        match self.program {
+            Program::Python => 16,
+            Program::Node { .. } => 6,
+            Program::Launcher => 8,
+        }
+    }
+
+    /// What a waiting cell costs, from measurement (private memory, rounded up).
+    #[must_use]
+    pub fn waiting_bytes(self) -> u64 {
+        match self.program {
+            Program::Python => 2 << 20,
+            Program::Node { .. } => 8 << 20,
+            Program::Launcher => 1 << 20,
+        }
+    }
+
+    /// What an instance is assumed to use until one of its version was seen.
+    #[must_use]
+    pub fn instance_bytes(self) -> u64 {
+        match self.program {
+            Program::Python => 12 << 20,
+            Program::Node { .. } => 48 << 20,
+            Program::Launcher => 32 << 20,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_class_never_exceeds_the_functions_memory() {
+        for (memory, class) in [(128, 128), (192, 128), (256, 256), (320, 256), (1023, 512), (1024, 1024), (3072, 2048), (32_768, 32_768)] {
+            assert_eq!(node_class_mb(memory), class, "{memory}");
+        }
+    }
+}
