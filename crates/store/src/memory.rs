@@ -1,0 +1,136 @@
+//! A store that forgets when it is dropped: for tests, and as the model that [`Sqlite`](crate::Sqlite) must equal.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use dunlin_model::{AccountScope, Function, FunctionKey, Record, RequestId, Revision, Trigger, TriggerKey};
+
+use crate::change::{Change, Refused};
+use crate::error::{CreateError, DeleteError, ReplaceError, StoreError};
+use crate::store::{AccessKey, Page, RecordQuery, Store, Stored};
+use crate::view::View;
+
+/// See the module.
+#[derive(Default)]
+pub struct Memory {
+    view: ArcSwap<View>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    revision: u64,
+    nonces: BTreeMap<u64, i64>,
+    records: Vec<Record>,
+    requests: HashSet<RequestId>,
+}
+
+impl Memory {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: &Change) -> Result<Revision, Refused> {
+        let mut kept = self.kept();
+        let next = Revision(kept.revision + 1);
+        let mut view = View::clone(&self.view.load());
+        change.apply(&mut view, next)?;
+        kept.revision = next.0;
+        self.view.store(Arc::new(view));
+        Ok(next)
+    }
+}
+
+#[async_trait]
+impl Store for Memory {
+    fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    async fn create_function(&self, key: &FunctionKey, function: &Function, limit: usize) -> Result<Revision, CreateError> {
+        Ok(self.change(&Change::CreateFunction { key: key.clone(), function: function.clone(), limit })?)
+    }
+
+    async fn replace_function(&self, key: &FunctionKey, function: &Function, expected: Revision) -> Result<Revision, ReplaceError> {
+        Ok(self.change(&Change::ReplaceFunction { key: key.clone(), function: function.clone(), expected })?)
+    }
+
+    async fn delete_function(&self, key: &FunctionKey, expected: Revision) -> Result<(), DeleteError> {
+        self.change(&Change::DeleteFunction { key: key.clone(), expected })?;
+        Ok(())
+    }
+
+    async fn list_functions(&self, scope: &AccountScope, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<Arc<Stored<Function>>>, StoreError> {
+        Ok(self.view.load().list_functions(scope, prefix, after, limit))
+    }
+
+    async fn create_trigger(&self, key: &TriggerKey, trigger: &Trigger, limit: usize) -> Result<Revision, CreateError> {
+        Ok(self.change(&Change::CreateTrigger { key: key.clone(), trigger: trigger.clone(), limit })?)
+    }
+
+    async fn replace_trigger(&self, key: &TriggerKey, trigger: &Trigger, expected: Revision) -> Result<Revision, ReplaceError> {
+        Ok(self.change(&Change::ReplaceTrigger { key: key.clone(), trigger: trigger.clone(), expected })?)
+    }
+
+    async fn delete_trigger(&self, key: &TriggerKey, expected: Revision) -> Result<(), DeleteError> {
+        self.change(&Change::DeleteTrigger { key: key.clone(), expected })?;
+        Ok(())
+    }
+
+    async fn list_triggers(&self, function: &FunctionKey, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<Arc<Stored<Trigger>>>, StoreError> {
+        Ok(self.view.load().list_triggers(function, prefix, after, limit))
+    }
+
+    async fn put_access_key(&self, key: &AccessKey) -> Result<(), StoreError> {
+        self.change(&Change::PutAccessKey(key.clone()))?;
+        Ok(())
+    }
+
+    async fn put_nonces(&self, nonces: &[(u64, i64)]) -> Result<(), StoreError> {
+        self.kept().nonces.extend(nonces.iter().copied());
+        Ok(())
+    }
+
+    async fn nonces_after(&self, second: i64) -> Result<Vec<(u64, i64)>, StoreError> {
+        Ok(self.kept().nonces.iter().filter(|(_, expires)| **expires > second).map(|(hash, expires)| (*hash, *expires)).collect())
+    }
+
+    async fn forget_nonces(&self, second: i64) -> Result<(), StoreError> {
+        self.kept().nonces.retain(|_, expires| *expires > second);
+        Ok(())
+    }
+
+    async fn append_records(&self, records: &[Record]) -> Result<(), StoreError> {
+        let mut kept = self.kept();
+        for record in records {
+            if kept.requests.insert(record.request_id.clone()) {
+                kept.records.push(record.clone());
+            }
+        }
+        Ok(())
+    }
+
+    async fn records(&self, scope: &AccountScope, query: &RecordQuery) -> Result<Page<Record>, StoreError> {
+        let Some(below) = query.below() else { return Ok(Page { items: Vec::new(), next: None }) };
+        let kept = self.kept();
+        let mut found = kept.records.iter().enumerate().rev().map(|(at, record)| (record, at as u64 + 1)).filter(|(record, sequence)| {
+            *sequence < below
+                && record.account == *scope.account()
+                && query.function.as_ref().is_none_or(|function| record.function == *function)
+                && query.request.as_ref().is_none_or(|request| record.request_id == *request)
+                && query.since.is_none_or(|since| record.started >= since)
+                && query.until.is_none_or(|until| record.started < until)
+        });
+        let page: Vec<_> = found.by_ref().take(query.limit_in_force()).collect();
+        let next = if found.next().is_some() { page.last().map(|(_, sequence)| sequence.to_string()) } else { None };
+        Ok(Page { items: page.into_iter().map(|(record, _)| record.clone()).collect(), next })
+    }
+}

@@ -1,0 +1,187 @@
+//! The store on disk: SQLite in WAL mode with `synchronous=FULL`.
+//!
+//! One thread writes ([`writer`]): it takes what is queued, at most [`writer::BATCH_MAX`] writes, commits them as one
+//! transaction and acknowledges all of them after the fsync. A few connections read on blocking threads; SQLite is
+//! never called on a thread that drives tasks. The queue is bounded: when the disk stalls, callers wait.
+
+mod open;
+mod rows;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use dunlin_model::{AccountScope, Function, FunctionKey, Record, Revision, Trigger, TriggerKey};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::rows::Readers;
+use self::writer::{Counters, Job, Write, Writer};
+use crate::change::{Change, Refused};
+use crate::error::{CreateError, DeleteError, OpenError, ReplaceError, StoreError};
+use crate::store::{AccessKey, Page, RecordQuery, Store, Stored};
+use crate::view::View;
+
+/// Writes that may wait for the writer; further callers wait for room.
+const QUEUE_MAX: usize = 1024;
+/// Connections that read.
+const READERS: usize = 2;
+
+/// See the module.
+pub struct Sqlite {
+    view: Arc<ArcSwap<View>>,
+    queue: mpsc::Sender<Job>,
+    readers: Arc<Readers>,
+    counters: Arc<Counters>,
+    failure: watch::Receiver<Option<StoreError>>,
+}
+
+/// What the writer has done since the store was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Transactions that were committed.
+    pub commits: u64,
+    /// Writes that were acknowledged in them.
+    pub writes: u64,
+    /// Transactions that failed.
+    pub failures: u64,
+    /// Writes that wait.
+    pub queued: usize,
+}
+
+impl Sqlite {
+    /// Opens the store at `path`, or creates it, and holds it until it is dropped or closed. Blocks: the file is
+    /// checked, migrated and read.
+    ///
+    /// # Errors
+    /// The file is in use, damaged, missing, not ours, or from a newer release; it is left as it was.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let opened = open::open(path)?;
+        let readers = Readers::open(path, READERS).map_err(|source| OpenError::Sqlite { path: path.to_owned(), source })?;
+        let view = Arc::new(ArcSwap::from_pointee(opened.view));
+        let (queue, jobs) = mpsc::channel(QUEUE_MAX);
+        let (failed, failure) = watch::channel(None);
+        let counters = Arc::new(Counters::default());
+        let writer = Writer {
+            connection: opened.connection,
+            lock: opened.lock,
+            view: Arc::clone(&view),
+            revision: opened.revision,
+            counters: Arc::clone(&counters),
+            failed,
+            #[cfg(test)]
+            fault: Arc::default(),
+        };
+        writer.spawn(jobs).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        Ok(Self { view, queue, readers: Arc::new(readers), counters, failure })
+    }
+
+    /// What the writer has done.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        Statistics {
+            commits: self.counters.commits.load(Ordering::Relaxed),
+            writes: self.counters.writes.load(Ordering::Relaxed),
+            failures: self.counters.failures.load(Ordering::Relaxed),
+            queued: self.queue.max_capacity() - self.queue.capacity(),
+        }
+    }
+
+    /// Resolves when the writer has stopped for good after a disk error: the platform must be restarted.
+    pub async fn failed(&self) -> StoreError {
+        let mut failure = self.failure.clone();
+        match failure.wait_for(Option::is_some).await {
+            Ok(error) => error.clone().expect("wait_for saw one"),
+            // The writer ended without a failure: it was closed.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Finishes the queued writes, closes the file and lets go of its lock.
+    pub async fn close(&self) {
+        // A second close finds the writer gone, which is what it wants.
+        let _ = self.write(Write::Close).await;
+    }
+
+    async fn write(&self, write: Write) -> Result<Revision, Refused> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Job { write, reply }).await.map_err(|_| StoreError::Closed)?;
+        answer.await.unwrap_or(Err(Refused::Store(StoreError::Closed)))
+    }
+
+    async fn change(&self, change: Change) -> Result<Revision, Refused> {
+        self.write(Write::Change(Box::new(change))).await
+    }
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    async fn create_function(&self, key: &FunctionKey, function: &Function, limit: usize) -> Result<Revision, CreateError> {
+        Ok(self.change(Change::CreateFunction { key: key.clone(), function: function.clone(), limit }).await?)
+    }
+
+    async fn replace_function(&self, key: &FunctionKey, function: &Function, expected: Revision) -> Result<Revision, ReplaceError> {
+        Ok(self.change(Change::ReplaceFunction { key: key.clone(), function: function.clone(), expected }).await?)
+    }
+
+    async fn delete_function(&self, key: &FunctionKey, expected: Revision) -> Result<(), DeleteError> {
+        self.change(Change::DeleteFunction { key: key.clone(), expected }).await?;
+        Ok(())
+    }
+
+    async fn list_functions(&self, scope: &AccountScope, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<Arc<Stored<Function>>>, StoreError> {
+        Ok(self.view.load().list_functions(scope, prefix, after, limit))
+    }
+
+    async fn create_trigger(&self, key: &TriggerKey, trigger: &Trigger, limit: usize) -> Result<Revision, CreateError> {
+        Ok(self.change(Change::CreateTrigger { key: key.clone(), trigger: trigger.clone(), limit }).await?)
+    }
+
+    async fn replace_trigger(&self, key: &TriggerKey, trigger: &Trigger, expected: Revision) -> Result<Revision, ReplaceError> {
+        Ok(self.change(Change::ReplaceTrigger { key: key.clone(), trigger: trigger.clone(), expected }).await?)
+    }
+
+    async fn delete_trigger(&self, key: &TriggerKey, expected: Revision) -> Result<(), DeleteError> {
+        self.change(Change::DeleteTrigger { key: key.clone(), expected }).await?;
+        Ok(())
+    }
+
+    async fn list_triggers(&self, function: &FunctionKey, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<Arc<Stored<Trigger>>>, StoreError> {
+        Ok(self.view.load().list_triggers(function, prefix, after, limit))
+    }
+
+    async fn put_access_key(&self, key: &AccessKey) -> Result<(), StoreError> {
+        self.change(Change::PutAccessKey(key.clone())).await?;
+        Ok(())
+    }
+
+    async fn put_nonces(&self, nonces: &[(u64, i64)]) -> Result<(), StoreError> {
+        self.write(Write::PutNonces(nonces.to_vec())).await?;
+        Ok(())
+    }
+
+    async fn nonces_after(&self, second: i64) -> Result<Vec<(u64, i64)>, StoreError> {
+        self.readers.run(move |connection| rows::nonces_after(connection, second)).await
+    }
+
+    async fn forget_nonces(&self, second: i64) -> Result<(), StoreError> {
+        self.write(Write::ForgetNonces(second)).await?;
+        Ok(())
+    }
+
+    async fn append_records(&self, records: &[Record]) -> Result<(), StoreError> {
+        self.write(Write::AppendRecords(records.to_vec())).await?;
+        Ok(())
+    }
+
+    async fn records(&self, scope: &AccountScope, query: &RecordQuery) -> Result<Page<Record>, StoreError> {
+        let (account, query) = (scope.account().clone(), query.clone());
+        self.readers.run(move |connection| rows::records(connection, &account, &query)).await
+    }
+}

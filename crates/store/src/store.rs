@@ -1,0 +1,119 @@
+//! The questions.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dunlin_model::{
+    AccessKeyId, AccountId, AccountScope, Function, FunctionKey, FunctionName, Record, RequestId, Revision, Trigger,
+    TriggerKey,
+};
+use jiff::Timestamp;
+
+use crate::error::{CreateError, DeleteError, ReplaceError, StoreError};
+use crate::view::View;
+
+/// A value and the revision it was written at. A write that replaces it names that revision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored<T> {
+    /// What was stored.
+    pub value: T,
+    /// When, on the store's one counter.
+    pub revision: Revision,
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page<T> {
+    /// In the listing's order.
+    pub items: Vec<T>,
+    /// What to pass as `after` for the next page; absent on the last one.
+    pub next: Option<String>,
+}
+
+/// A key that signs requests.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AccessKey {
+    /// The public half.
+    pub id: AccessKeyId,
+    /// On whose behalf it signs.
+    pub account: AccountId,
+    /// The secret half. Kept readable because signatures are keyed hashes of it.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for AccessKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccessKey").field("id", &self.id).field("account", &self.account).finish_non_exhaustive()
+    }
+}
+
+/// Which records of calls to read, newest first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RecordQuery {
+    /// Only this function's.
+    pub function: Option<FunctionName>,
+    /// Only this call's.
+    pub request: Option<RequestId>,
+    /// Only calls accepted at or after this time.
+    pub since: Option<Timestamp>,
+    /// Only calls accepted before this time.
+    pub until: Option<Timestamp>,
+    /// [`Page::next`] of the page before.
+    pub after: Option<String>,
+    /// Most records in the page; 0 means 100, and 1,000 is the most.
+    pub limit: usize,
+}
+
+impl RecordQuery {
+    pub(crate) fn limit_in_force(&self) -> usize {
+        if self.limit == 0 { 100 } else { self.limit.min(1000) }
+    }
+
+    /// The sequence number below which the page begins. Records are numbered from 1.
+    pub(crate) fn below(&self) -> Option<u64> {
+        match self.after.as_deref() {
+            None => Some(u64::MAX),
+            Some(token) => token.parse().ok(),
+        }
+    }
+}
+
+/// What the control plane remembers. Every write stands alone and is durable when it returns.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The snapshot in force. Lock-free; hold it for one request, not for ever.
+    fn view(&self) -> Arc<View>;
+
+    /// Adds a function, if the account has fewer than `limit`.
+    async fn create_function(&self, key: &FunctionKey, function: &Function, limit: usize) -> Result<Revision, CreateError>;
+    /// Replaces the function only if it is still at `expected`.
+    async fn replace_function(&self, key: &FunctionKey, function: &Function, expected: Revision) -> Result<Revision, ReplaceError>;
+    /// Removes the function only if it is still at `expected` and has no triggers.
+    async fn delete_function(&self, key: &FunctionKey, expected: Revision) -> Result<(), DeleteError>;
+    /// The account's functions whose name begins with `prefix`, by name, after the name `after`.
+    async fn list_functions(&self, scope: &AccountScope, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<Arc<Stored<Function>>>, StoreError>;
+
+    /// Adds a trigger to an existing function, if the function has fewer than `limit` and nobody has its URL prefix.
+    async fn create_trigger(&self, key: &TriggerKey, trigger: &Trigger, limit: usize) -> Result<Revision, CreateError>;
+    /// Replaces the trigger only if it is still at `expected`. The URL prefix stays what it was created with.
+    async fn replace_trigger(&self, key: &TriggerKey, trigger: &Trigger, expected: Revision) -> Result<Revision, ReplaceError>;
+    /// Removes the trigger only if it is still at `expected`.
+    async fn delete_trigger(&self, key: &TriggerKey, expected: Revision) -> Result<(), DeleteError>;
+    /// The function's triggers whose name begins with `prefix`, by name, after the name `after`.
+    async fn list_triggers(&self, function: &FunctionKey, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<Arc<Stored<Trigger>>>, StoreError>;
+
+    /// Adds or replaces an access key.
+    async fn put_access_key(&self, key: &AccessKey) -> Result<(), StoreError>;
+
+    /// Remembers nonces: keyed hash and the second after which it may be forgotten. Written behind by `auth`.
+    async fn put_nonces(&self, nonces: &[(u64, i64)]) -> Result<(), StoreError>;
+    /// The nonces that expire after `second`.
+    async fn nonces_after(&self, second: i64) -> Result<Vec<(u64, i64)>, StoreError>;
+    /// Forgets the nonces that expire at or before `second`.
+    async fn forget_nonces(&self, second: i64) -> Result<(), StoreError>;
+
+    /// Appends records of calls. A request id that is already there is left as it is, so that a retry counts nothing twice.
+    async fn append_records(&self, records: &[Record]) -> Result<(), StoreError>;
+    /// Records of the account's calls, the last written first.
+    async fn records(&self, scope: &AccountScope, query: &RecordQuery) -> Result<Page<Record>, StoreError>;
+}
