@@ -1,0 +1,418 @@
+'use strict';
+// The Node.js bootstrap: loads the user's module and answers calls on descriptor 3 (docs/design/wire.md).
+//
+// Runs as `node --max-old-space-size=N bootstrap.js`, warms the path that a Load and an Invoke take, says Ready, and
+// serves one call at a time until the host closes the channel.
+//
+// What always holds:
+// - A call is answered once. What a late callback, timer or rejection says after that goes to the log at most.
+// - stdout and stderr are drained before an answer is written: the host has a call's output before its answer.
+// - An exception nobody caught ends the process, after the call in flight was told.
+
+const fs = require('fs');
+const Module = require('module');
+const net = require('net');
+const os = require('os');
+const path = require('path');
+const { format } = require('util');
+const { pathToFileURL } = require('url');
+
+const CHANNEL = 3;
+const LOAD = 2, INIT = 3, INVOKE = 4, CANCEL = 6, PRE_STOP = 7;
+const READY = 16, END = 18, ERROR = 19;
+const HANDLED = 'HandledInvocationError';
+const UNHANDLED = 'UnhandledInvocationError';
+const INITIALIZATION = 'InitializationError';
+
+const HEADER_BYTES = 32;
+const RESULT_MAX = 32 << 20;
+const MESSAGE_CHARS_MAX = 64 << 10;
+const STACK_LINES_MAX = 100;
+/** Answers up to this size are copied beside their header and written at once. */
+const SMALL = 16 << 10;
+
+const NOTHING = Buffer.alloc(0);
+const stringify = JSON.stringify;
+const { stdout, stderr } = process;
+
+/** The channel; made once the bootstrap is warm. */
+let channel = null;
+/** What `Load` said. */
+let loaded = { function: {}, service: {}, codePath: '/code' };
+/** The user's handler. */
+let handler = null;
+/** The request being served: `{ kind, stream, token, requestId, answered }`. */
+let current = null;
+
+// ---- answers
+
+/** Writes a frame. Small ones by one system call, here and now, so that even a dying process gets its answer out. */
+function send(kind, stream, token, head, body) {
+  const small = body.length <= SMALL;
+  const first = Buffer.allocUnsafe(HEADER_BYTES + head.length + (small ? body.length : 0));
+  first.fill(0, 0, HEADER_BYTES);
+  first[0] = kind;
+  first.writeUInt32LE(stream, 4);
+  first.writeUInt32LE(head.length, 8);
+  first.writeUInt32LE(body.length, 12);
+  if (token !== null) token.copy(first, 16);
+  if (head.length > 0) head.copy(first, HEADER_BYTES);
+  if (small) body.copy(first, HEADER_BYTES + head.length);
+  let rest = first;
+  if (small && channel.writableLength === 0) {
+    try {
+      rest = first.subarray(fs.writeSync(CHANNEL, first));
+    } catch (error) {
+      if (error.code !== 'EAGAIN') throw error;
+    }
+    if (rest.length === 0) return;
+  }
+  channel.cork();
+  channel.write(rest);
+  if (!small) channel.write(body);
+  channel.uncork();
+}
+
+/** Runs `then` once everything printed so far is in the pipe. */
+function drained(then) {
+  if (stdout.writableLength === 0 && stderr.writableLength === 0) return then();
+  let waiting = 2;
+  const one = () => { if (--waiting === 0) then(); };
+  for (const stream of [stdout, stderr]) {
+    if (stream.writableLength === 0 || stream.destroyed) one();
+    else stream.write('', one);
+  }
+}
+
+function answer(request, kind, head, body) {
+  if (request.answered) return;
+  request.answered = true;
+  drained(() => {
+    if (current === request) current = null;
+    send(kind, request.stream, request.token, head, body);
+  });
+}
+
+function succeed(request, result) {
+  if (request.answered) return;
+  let body;
+  try {
+    body = request.kind === INVOKE ? encode(result) : NOTHING;
+  } catch (error) {
+    return fail(request, error, UNHANDLED);
+  }
+  if (body.length > RESULT_MAX) {
+    const message = `The result is ${body.length} bytes, more than the limit of ${RESULT_MAX} bytes`;
+    return fail(request, worded('FunctionError', message), UNHANDLED);
+  }
+  answer(request, END, NOTHING, body);
+}
+
+/** Tells the caller about an error, and the log too. Initializers have an error type of their own. */
+function fail(request, error, type, fatal) {
+  if (request.answered) return;
+  const errorType = request.kind === INIT ? INITIALIZATION : type;
+  const body = describe(error, fatal);
+  report(body);
+  const head = fatal ? { errorType, fatal: true } : { errorType };
+  answer(request, ERROR, Buffer.from(stringify(head)), Buffer.from(stringify(body)));
+}
+
+function encode(result) {
+  if (typeof result === 'string') return Buffer.from(result);
+  if (Buffer.isBuffer(result)) return result;
+  if (ArrayBuffer.isView(result)) return Buffer.from(result.buffer, result.byteOffset, result.byteLength);
+  if (result instanceof ArrayBuffer) return Buffer.from(result);
+  const text = stringify(result === undefined ? null : result);
+  if (text === undefined) throw new TypeError(`A ${typeof result} cannot be turned into JSON`);
+  return Buffer.from(text);
+}
+
+// ---- errors
+
+/** An error this bootstrap words itself: it has no stack of the user's. */
+function worded(kind, message) {
+  const error = new Error(message);
+  error.name = kind;
+  error.stack = '';
+  error.worded = true;
+  return error;
+}
+
+/** The body of contract section 5.1. Must not throw, whatever the user threw. */
+function describe(error, fatal) {
+  try {
+    if (error instanceof Error || (error && typeof error.stack === 'string')) {
+      const name = String(error.name || 'Error');
+      return {
+        errorMessage: clipped(error.message).replace(`\n- ${__filename}`, ''),
+        errorType: fatal ? `FunctionUnhandledError: ${name}` : name,
+        stackTrace: usersLines(String(error.stack)).slice(0, STACK_LINES_MAX).map(clipped),
+      };
+    }
+    const errorMessage = clipped(typeof error === 'object' ? stringify(error) : error);
+    return fatal ? { errorMessage, errorType: 'FunctionUnhandledError' } : { errorMessage };
+  } catch {
+    return { errorMessage: 'an error that cannot be printed' };
+  }
+}
+
+/** The lines of a stack down to where this bootstrap called, without Node's own. */
+function usersLines(stack) {
+  const lines = stack.split('\n');
+  const end = lines.findIndex((line) => line.includes(`${__filename}:`));
+  return (end < 0 ? lines : lines.slice(0, end)).filter((line) => line !== '' && line !== `- ${__filename}` && !/^\s+at .*\(?node:internal\//.test(line));
+}
+
+function clipped(value) {
+  const text = String(value);
+  return text.length > MESSAGE_CHARS_MAX ? `${text.slice(0, MESSAGE_CHARS_MAX)}…` : text;
+}
+
+function report(body) {
+  const { stackTrace, errorType, errorMessage } = body;
+  const fallback = errorType === undefined ? errorMessage : `${errorType}: ${errorMessage}`;
+  print(stderr, 'error', stackTrace && stackTrace.length > 0 ? stackTrace.join('\n') : fallback);
+}
+
+process.on('uncaughtException', (error) => {
+  // A user who listens too has decided to live on.
+  if (process.listenerCount('uncaughtException') > 1) return;
+  if (current !== null && !current.answered) fail(current, error, UNHANDLED, true);
+  else report(describe(error, true));
+  drained(() => channel === null || channel.writableLength === 0 ? process.exit(1) : channel.end(() => process.exit(1)));
+});
+
+// ---- the log
+
+function print(stream, level, text) {
+  stream.write(`${new Date().toISOString()} ${current === null ? '' : current.requestId} [${level}] ${text}\n`);
+}
+
+for (const [method, stream, level] of [
+  ['log', stdout, 'verbose'], ['debug', stdout, 'verbose'], ['info', stdout, 'info'],
+  ['warn', stderr, 'warn'], ['error', stderr, 'error'],
+]) {
+  console[method] = (...parts) => print(stream, level, format(...parts));
+}
+console.trace = (...parts) => {
+  const trace = { name: 'Trace', message: format(...parts) };
+  Error.captureStackTrace(trace, console.trace);
+  print(stderr, 'error', trace.stack);
+};
+
+// A closed pipe is the host's business, not an exception in user code.
+for (const stream of [stdout, stderr]) stream.on('error', () => {});
+
+// ---- what the walls hide from Node
+
+function patchOs() {
+  const cpus = os.cpus;
+  os.cpus = () => {
+    const seen = cpus();
+    if (seen.length > 0) return seen;
+    const times = { user: 0, nice: 0, sys: 0, idle: 0, irq: 0 };
+    return Array.from({ length: os.availableParallelism() }, () => ({ model: 'unknown', speed: 0, times: { ...times } }));
+  };
+  const interfaces = os.networkInterfaces;
+  os.networkInterfaces = () => {
+    try {
+      return interfaces();
+    } catch {
+      return {
+        lo: [{ address: '127.0.0.1', netmask: '255.0.0.0', family: 'IPv4', mac: '00:00:00:00:00:00', internal: true, cidr: '127.0.0.1/8' }],
+      };
+    }
+  };
+  const memory = () => (loaded.function.memory || 128) * (1 << 20);
+  os.totalmem = memory;
+  os.freemem = () => Math.max(0, memory() - process.memoryUsage.rss());
+  Module.syncBuiltinESMExports();
+}
+
+// ---- loading
+
+/** Makes the process look as the function's own: environment, working directory, module paths. */
+function begin(load) {
+  loaded = { function: {}, service: {}, codePath: '/code', ...load };
+  const env = load.env || {};
+  for (const name of Object.keys(process.env)) if (!(name in env)) delete process.env[name];
+  for (const name of Object.keys(env)) process.env[name] = env[name];
+  const code = loaded.codePath;
+  const roots = [process.env.NODE_PATH, path.join(code, 'node_modules'), code, '/opt/nodejs/node_modules'];
+  process.env.NODE_PATH = roots.filter(Boolean).join(':');
+  Module._initPaths();
+  process.chdir(code);
+}
+
+/** Finds what `file.function` names. Folders are written with slashes. Answers a function, or a promise of one. */
+function lookup(name) {
+  const dot = name.lastIndexOf('.');
+  if (dot <= 0 || dot === name.length - 1) throw worded('HandlerNotFound', `Handler '${name}' is not of the form 'file.function'`);
+  const file = path.join(loaded.codePath, name.slice(0, dot));
+  const attribute = name.slice(dot + 1);
+  const pick = (module) => {
+    const found = module?.[attribute] ?? module?.default?.[attribute];
+    if (typeof found !== 'function') throw worded('HandlerNotFound', `Handler '${attribute}' missing on module '${name.slice(0, dot)}'`);
+    return found;
+  };
+  const source = [`${file}.js`, `${file}.cjs`, `${file}.mjs`, path.join(file, 'index.js')].find(isFile);
+  if (source === undefined) throw worded('ModuleNotFoundError', `Cannot find module '${file}'`);
+  process.argv[1] = source;
+  if (!source.endsWith('.mjs')) {
+    try {
+      return pick(require(source));
+    } catch (error) {
+      if (error?.code !== 'ERR_REQUIRE_ESM' && error?.code !== 'ERR_REQUIRE_ASYNC_MODULE') throw error;
+    }
+  }
+  return import(pathToFileURL(source).href).then(pick);
+}
+
+function isFile(file) {
+  return fs.statSync(file, { throwIfNoEntry: false })?.isFile() === true;
+}
+
+// ---- calling
+
+const logger = {
+  log: (...parts) => console.log(...parts), debug: (...parts) => console.debug(...parts),
+  info: (...parts) => console.info(...parts), warn: (...parts) => console.warn(...parts),
+  error: (...parts) => console.error(...parts), setLogLevel() {},
+};
+
+function makeContext(call) {
+  const { name, handler, memory, timeout } = loaded.function;
+  return {
+    requestId: call.requestId,
+    credentials: call.credentials || { accessKeyId: '', accessKeySecret: '', securityToken: '' },
+    function: { name, handler, memory, timeout },
+    service: { name: '', logProject: '', logStore: '', qualifier: '', versionId: '', ...loaded.service },
+    region: loaded.region,
+    accountId: loaded.accountId,
+    logger,
+    tracing: { openTracingSpanContext: '', openTracingSpanBaggages: {}, jaegerEndpoint: '' },
+    retryCount: call.retryCount,
+  };
+}
+
+/** Calls `run` with `inputs` and a callback, and answers `request` with whatever comes first. */
+function call(request, run, inputs) {
+  const callback = (error, data) => {
+    if (error !== undefined && error !== null) fail(request, error, HANDLED);
+    else succeed(request, data);
+  };
+  let result;
+  try {
+    result = run(...inputs, callback);
+  } catch (error) {
+    return fail(request, error, UNHANDLED);
+  }
+  if (result !== null && typeof result === 'object' && typeof result.then === 'function') {
+    result.then((value) => succeed(request, value), (error) => fail(request, error, UNHANDLED));
+  } else if (run.length <= inputs.length && (result !== undefined || request.kind !== INVOKE)) {
+    // It takes no callback, so what it returned is its answer.
+    succeed(request, result);
+  }
+}
+
+function serve(request, head, body) {
+  current = request;
+  let input;
+  try {
+    input = JSON.parse(head.toString());
+    if (request.kind !== LOAD) request.requestId = input.requestId;
+    if (request.kind === INVOKE) return call(request, handler, [body, makeContext(input)]);
+    if (request.kind === LOAD) {
+      begin(input);
+      const found = lookup(input.handler);
+      const accept = (value) => { handler = value; succeed(request); };
+      if (typeof found === 'function') return accept(found);
+      return void found.then(accept, (error) => fail(request, error, UNHANDLED));
+    }
+    const hook = lookup(request.kind === INIT ? loaded.initializer : loaded.preStop);
+    const run = (value) => call(request, value, [makeContext(input)]);
+    if (typeof hook === 'function') return run(hook);
+    return void hook.then(run).catch((error) => fail(request, error, UNHANDLED));
+  } catch (error) {
+    fail(request, error, UNHANDLED);
+  }
+}
+
+// ---- the wire
+
+/** Cuts the stream into frames. A frame that came whole is served without being copied together. */
+function makeReader(onFrame) {
+  let held = [];
+  let size = 0;
+  let wanted = HEADER_BYTES;
+  return (chunk) => {
+    if (size > 0) {
+      held.push(chunk);
+      size += chunk.length;
+      if (size < wanted) return;
+      chunk = Buffer.concat(held, size);
+      held = [];
+      size = 0;
+    }
+    let at = 0;
+    while (chunk.length - at >= HEADER_BYTES) {
+      const headBytes = chunk.readUInt32LE(at + 8);
+      wanted = HEADER_BYTES + headBytes + chunk.readUInt32LE(at + 12);
+      if (chunk.length - at < wanted) break;
+      const body = at + HEADER_BYTES + headBytes;
+      const frame = {
+        kind: chunk[at], stream: chunk.readUInt32LE(at + 4), token: chunk.subarray(at + 16, at + HEADER_BYTES),
+        head: chunk.subarray(at + HEADER_BYTES, body), body: chunk.subarray(body, at + wanted),
+      };
+      at += wanted;
+      wanted = HEADER_BYTES;
+      onFrame(frame);
+    }
+    if (at < chunk.length) {
+      held = [chunk.subarray(at)];
+      size = chunk.length - at;
+    }
+  };
+}
+
+function onFrame({ kind, stream, token, head, body }) {
+  if (kind === CANCEL) return;
+  if (kind !== LOAD && kind !== INIT && kind !== INVOKE && kind !== PRE_STOP) process.exit(1);
+  serve({ kind, stream, token, requestId: '', answered: false }, head, body);
+}
+
+/** Walks the path of a Load and an Invoke, CommonJS and ES modules, without leaving a trace. */
+async function prewarm() {
+  const head = Buffer.from('{"requestId":"1-0","deadlineMs":0,"retryCount":0}');
+  const frame = Buffer.alloc(HEADER_BYTES + head.length + 2, 0);
+  frame[0] = INVOKE;
+  frame.writeUInt32LE(head.length, 8);
+  frame.writeUInt32LE(2, 12);
+  head.copy(frame, HEADER_BYTES);
+  const module = new Module('/warm.js');
+  module._compile('exports.handler = async (event, context) => ({ a: event.length, b: context.requestId });', '/warm.js');
+  handler = module.exports.handler;
+  for (let i = 0; i < 3; i++) {
+    await new Promise((resolve) => {
+      channel = { writableLength: 1, cork() {}, write() {}, uncork: resolve };
+      makeReader(onFrame)(frame);
+    });
+  }
+  isFile('/code/index.js');
+  format('%s %d %j', new Date().toISOString(), 1, { a: [1] }, new Error('warm').stack);
+  stdout.write('');
+  await new Promise((resolve) => setTimeout(resolve, 1));
+  await import('data:text/javascript,export const handler = 1');
+  handler = null;
+  channel = null;
+}
+
+patchOs();
+prewarm().then(() => {
+  channel = new net.Socket({ fd: CHANNEL, readable: true, writable: true });
+  channel.on('data', makeReader(onFrame));
+  channel.on('end', () => process.exit(0));
+  channel.on('error', () => process.exit(0));
+  send(READY, 0, null, Buffer.from(stringify({ runtime: `nodejs ${process.versions.node}` })), NOTHING);
+});
