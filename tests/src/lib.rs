@@ -1,1 +1,1 @@
-//! Tests of the whole platform.
+//! Tests of the whole platform: the real binary, real sandboxes, real clients. See `tests/`.
