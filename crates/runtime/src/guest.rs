@@ -57,7 +57,7 @@ impl Guest {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn load(&self, _sandboxes: &dyn Sandboxes, _spec: &LoadSpec, _deadline: Instant) -> Result<(), StartError> {
+    pub async fn load(&self, _sandboxes: &Arc<dyn Sandboxes>, _spec: &LoadSpec, _deadline: Instant) -> Result<(), StartError> {
         todo!()
     }
     /// Runs the initializer.
@@ -79,6 +79,12 @@ impl Guest {
     /// # Errors
     /// See [`CallError`].
     pub async fn pre_stop(&self, _call: &CallContext, _deadline: Instant) -> Result<(), CallError> {
+        todo!()
+    }
+    /// Whether the guest must not get another call: it broke the wire, announced its end, or a call was abandoned.
+    /// Ask before reusing it; a function error alone does not say so.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
         todo!()
     }
     /// The cell.
