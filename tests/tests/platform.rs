@@ -86,7 +86,7 @@ fn metrics_are_openmetrics() -> Result<()> {
     assert!(reply.header("content-type").is_some_and(|kind| kind.starts_with("application/openmetrics-text")));
     let text = reply.text();
     assert!(text.ends_with("# EOF\n"), "{text}");
-    assert!(text.contains("dunlin_invocations_total"), "{text}");
+    assert!(text.contains("dunlin_calls_total"), "{text}");
     Ok(())
 }
 
