@@ -1,18 +1,32 @@
 //! Host uids: who a cell is, seen from outside.
 //!
+//! Every platform on a host claims a [`Block`] of 65,536 uids, far above those of people and services. The block's first
+//! is the server's, the next ones are kept for the platform, and [`Uids`] hands out the rest, one per live cell. Gids
+//! are the same numbers.
+//!
 //! # Invariants
 //! - A block belongs to one platform of this host at a time; the kernel drops the claim when its holder dies.
 //! - Two live cells never share a uid, and one that was given back is reused as late as possible.
 
-use std::fs::File;
+use std::collections::{HashSet, VecDeque};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
 
 /// How many uids a block has.
 pub const BLOCK_SIZE: u32 = 65_536;
-/// The first uid of the first block.
+/// The first uid of the first block: above what distributions, containers and directory services hand out.
 pub const FIRST_UID: u32 = 1_000_000_000;
-/// How many blocks a host has.
+/// How many blocks a host has, and so how many platforms it can run.
 pub const BLOCKS: u32 = 32;
+/// Uids at the start of a block that no cell gets: the server's and spares.
+const RESERVED: u32 = 16;
+/// One lock file per block. In memory: a reboot forgets it, and nothing survives a reboot that needs it.
+const CLAIMS_DIR: &str = "/run/dunlin/uids";
 
 /// Why no block could be claimed.
 #[derive(Debug, thiserror::Error)]
@@ -21,10 +35,10 @@ pub enum ClaimError {
     #[error("all {BLOCKS} blocks of host uids are in use")]
     AllTaken,
     /// The directory of claims could not be used.
-    #[error("cannot use {path}")]
+    #[error("cannot use {}", path.display())]
     Io {
         /// What was touched.
-        path: String,
+        path: PathBuf,
         /// The cause.
         source: io::Error,
     },
@@ -34,13 +48,39 @@ pub enum ClaimError {
 #[derive(Debug)]
 pub struct Block {
     index: u32,
-    _lock: File,
+    /// Its lock is the claim.
+    _claim: File,
 }
 
 impl Block {
     /// Claims `preferred` if it is free, else the first free block.
     pub fn claim(preferred: Option<u32>) -> Result<Self, ClaimError> {
-        let _ = preferred;
+        Self::claim_in(Path::new(CLAIMS_DIR), preferred)
+    }
+
+    fn claim_in(dir: &Path, preferred: Option<u32>) -> Result<Self, ClaimError> {
+        let error = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| ClaimError::Io { path, source }
+        };
+        DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(error(dir))?;
+        let preferred = preferred.filter(|index| *index < BLOCKS);
+        for index in preferred.into_iter().chain(0..BLOCKS) {
+            let path = dir.join(index.to_string());
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(&path)
+                .map_err(error(&path))?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { index, _claim: file }),
+                Err(rustix::io::Errno::WOULDBLOCK) => {}
+                Err(errno) => return Err(error(&path)(errno.into())),
+            }
+        }
         Err(ClaimError::AllTaken)
     }
 
@@ -56,25 +96,116 @@ impl Block {
         FIRST_UID + self.index * BLOCK_SIZE
     }
 
-    /// The uids for cells and unpackers.
+    /// The uids for cells and unpackers, all free. To be called once per claim.
     #[must_use]
     pub fn cells(&self) -> Uids {
-        Uids {}
+        let first = self.server_uid();
+        Uids::new(first + RESERVED..first + BLOCK_SIZE)
     }
 }
 
-/// Hands out the uids of one block.
+/// Hands out the uids of one block: first those never used, then the one that was given back longest ago.
 #[derive(Debug)]
-pub struct Uids {}
+pub struct Uids {
+    range: Range<u32>,
+    fresh: VecDeque<Range<u32>>,
+    returned: VecDeque<u32>,
+    live: HashSet<u32>,
+}
 
 impl Uids {
-    /// A uid that no live cell has, or `None` when all are taken.
-    pub fn take(&mut self) -> Option<u32> {
-        None
+    fn new(range: Range<u32>) -> Self {
+        // Starting anywhere keeps the first cells after a restart from being the first cells before it.
+        let mut bytes = [0; 4];
+        getrandom::fill(&mut bytes).expect("the kernel has randomness once it has booted");
+        let middle = range.start + u32::from_le_bytes(bytes) % (range.end - range.start);
+        let fresh = [middle..range.end, range.start..middle].into_iter().collect();
+        Self { range, fresh, returned: VecDeque::new(), live: HashSet::new() }
     }
 
-    /// Gives `uid` back, once nothing runs under it.
+    /// A uid that no live cell has, or `None` when all are taken.
+    pub fn take(&mut self) -> Option<u32> {
+        let uid = loop {
+            let Some(first) = self.fresh.front_mut() else { break self.returned.pop_front()? };
+            match first.next() {
+                Some(uid) => break uid,
+                None => drop(self.fresh.pop_front()),
+            }
+        };
+        self.live.insert(uid);
+        Some(uid)
+    }
+
+    /// Gives `uid` back, once nothing runs under it. One that is not taken is left as it is.
     pub fn give_back(&mut self, uid: u32) {
-        let _ = uid;
+        debug_assert!(self.range.contains(&uid), "uid {uid} is of another block");
+        if self.live.remove(&uid) {
+            self.returned.push_back(uid);
+        }
+    }
+
+    /// How many are taken.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_platforms_get_different_blocks_and_a_dropped_one_is_free_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let a = Block::claim_in(dir.path(), None).unwrap();
+        let b = Block::claim_in(dir.path(), None).unwrap();
+        assert_eq!((a.index(), b.index()), (0, 1));
+        drop(a);
+        assert_eq!(Block::claim_in(dir.path(), Some(1)).unwrap().index(), 0);
+        drop(b);
+        assert_eq!(Block::claim_in(dir.path(), Some(1)).unwrap().index(), 1);
+        assert_eq!(Block::claim_in(dir.path(), Some(4_000_000)).unwrap().index(), 0);
+    }
+
+    #[test]
+    fn a_full_host_is_said_to_be_full() {
+        let dir = tempfile::tempdir().unwrap();
+        let all: Vec<_> = (0..BLOCKS).map(|_| Block::claim_in(dir.path(), None).unwrap()).collect();
+        assert!(matches!(Block::claim_in(dir.path(), None), Err(ClaimError::AllTaken)));
+        assert!(all.iter().all(|block| block.server_uid().checked_add(BLOCK_SIZE).is_some()));
+    }
+
+    #[test]
+    fn no_uid_is_handed_out_twice_and_reuse_comes_last() {
+        let mut uids = Uids::new(100..110);
+        let mut taken: Vec<_> = (0..10).map(|_| uids.take().unwrap()).collect();
+        assert_eq!(uids.take(), None);
+        uids.give_back(taken[3]);
+        uids.give_back(taken[7]);
+        assert_eq!(uids.take(), Some(taken[3]));
+        assert_eq!(uids.take(), Some(taken[7]));
+        taken.sort_unstable();
+        assert_eq!(taken, (100..110).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_uid_just_given_back_waits_for_all_others() {
+        let mut uids = Uids::new(100..104);
+        let first = uids.take().unwrap();
+        uids.give_back(first);
+        let next: Vec<_> = (0..4).map(|_| uids.take().unwrap()).collect();
+        assert_eq!(next.iter().position(|uid| *uid == first), Some(3));
+        assert_eq!(uids.live(), 4);
+    }
+
+    #[test]
+    fn giving_back_twice_gives_back_once() {
+        let mut uids = Uids::new(100..101);
+        let uid = uids.take().unwrap();
+        uids.give_back(uid);
+        uids.give_back(uid);
+        assert_eq!(uids.take(), Some(uid));
+        assert_eq!(uids.take(), None);
     }
 }
