@@ -51,6 +51,8 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("invoke", "pool"),
     ("gateway", "api"),
     ("tests", "testkit"),
+    // `dunlin-bench` is a tool of ours that drives a platform as the tests do.
+    ("bench", "testkit"),
 ];
 
 /// One dependency between two crates of the workspace, by their names without the project's prefix.

@@ -116,6 +116,7 @@ mod tests {
         assert_eq!(broken("crates/walls/src/mount.rs", &block).len(), 1);
         assert!(broken("crates/walls/src/sys/mount.rs", &block).is_empty());
         assert!(broken("crates/walls/src/mount.rs", "#![deny(unsafe_code)] // unsafe is for sys").is_empty());
-        assert!(broken("crates/walls/src/mount.rs", r#"print("unsafe \" unsafe")"#).is_empty());
+        let quoted = ["print(\"un", "safe \\\" un", "safe\")"].concat();
+        assert!(broken("crates/walls/src/mount.rs", &quoted).is_empty(), "{quoted}");
     }
 }

@@ -1,0 +1,129 @@
+//! The only mapping from what went wrong to a status, a code and a sentence.
+
+use bytes::Bytes;
+use dunlin_auth::AuthError;
+use dunlin_invoke::Refusal;
+use dunlin_model::RequestId;
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+
+use crate::framing::Violation;
+use crate::{Body, full};
+
+/// A refusal in the contract's words (section 2.6).
+#[derive(Debug)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    /// Whether the connection ends with this answer.
+    close: bool,
+    /// For `Allow`.
+    allow: Option<String>,
+}
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), close: false, allow: None }
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "InvalidArgument", message)
+    }
+
+    pub(crate) fn bad_response(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "BadResponse", message)
+    }
+
+    pub(crate) fn method_not_allowed(method: &str, allowed: String) -> Self {
+        let message = format!("the method {method} is not allowed here");
+        Self { allow: Some(allowed), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message) }
+    }
+
+    pub(crate) fn closing(self) -> Self {
+        Self { close: true, ..self }
+    }
+
+    /// The answer. It carries `request_id` twice, for the clients that look for it in either place.
+    pub(crate) fn response(&self, request_id: &RequestId) -> Response<Body> {
+        let body = serde_json::json!({
+            "Code": self.code,
+            "Message": self.message,
+            "RequestId": request_id.as_str(),
+            "ErrorCode": self.code,
+            "ErrorMessage": self.message,
+        });
+        let mut response = Response::new(full(Bytes::from(body.to_string())));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert("x-fc-request-id", HeaderValue::from_str(request_id.as_str()).expect("an id is ASCII"));
+        if self.close {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(allow) = self.allow.as_deref().and_then(|allow| HeaderValue::from_str(allow).ok()) {
+            headers.insert(ALLOW, allow);
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl From<Violation> for Problem {
+    fn from(violation: Violation) -> Self {
+        let (status, code) = match violation {
+            Violation::RequestLine | Violation::HeaderLine(_) | Violation::Length(_) | Violation::Chunk(_) => {
+                (StatusCode::BAD_REQUEST, "InvalidArgument")
+            }
+            Violation::Version => (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "InvalidArgument"),
+            Violation::TargetTooLong { .. } => (StatusCode::URI_TOO_LONG, "InvalidArgument"),
+            Violation::HeadTooLarge { .. } | Violation::TooManyHeaders { .. } => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "InvalidArgument")
+            }
+            Violation::Coding => (StatusCode::NOT_IMPLEMENTED, "InvalidArgument"),
+            Violation::HeadTooSlow => (StatusCode::REQUEST_TIMEOUT, "RequestTimeout"),
+        };
+        Self::new(status, code, violation.to_string()).closing()
+    }
+}
+
+impl From<AuthError> for Problem {
+    fn from(error: AuthError) -> Self {
+        // Contract section 9.4: whoever is not let in through a function URL gets 403, whatever the reason.
+        let code = match &error {
+            AuthError::Unsigned
+            | AuthError::MissingHeader { .. }
+            | AuthError::Malformed { .. }
+            | AuthError::HeaderNotSigned { .. }
+            | AuthError::SchemeNotSupported { .. } => "AccessDenied",
+            AuthError::UnknownAccessKey => "InvalidAccessKeyID",
+            AuthError::SignatureMismatch | AuthError::Skewed { .. } | AuthError::Replayed | AuthError::BodyMismatch => "SignatureNotMatch",
+        };
+        Self::new(StatusCode::FORBIDDEN, code, error.to_string())
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let (status, code) = match &refusal {
+            Refusal::FunctionNotFound => (StatusCode::NOT_FOUND, "FunctionNotFound"),
+            Refusal::VersionNotFound => (StatusCode::NOT_FOUND, "VersionNotFound"),
+            Refusal::AliasNotFound => (StatusCode::NOT_FOUND, "AliasNotFound"),
+            Refusal::Throttled(_) => (StatusCode::TOO_MANY_REQUESTS, "ResourceExhausted"),
+            Refusal::PayloadTooLarge { .. } => (StatusCode::BAD_REQUEST, "InvalidArgument"),
+            Refusal::BadResponse(_) => (StatusCode::BAD_GATEWAY, "BadResponse"),
+            Refusal::RuntimeExited(_) => (StatusCode::PRECONDITION_FAILED, "CAExited"),
+            Refusal::RuntimeFileNotFound => (StatusCode::PRECONDITION_FAILED, "CAFileNotFound"),
+            Refusal::RuntimeFilePermission => (StatusCode::PRECONDITION_FAILED, "CAFilePermission"),
+            Refusal::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "ResourceThrottled"),
+            Refusal::Platform(detail) => {
+                // The caller is told that it was not its fault; the detail is the operator's.
+                tracing::error!(detail, "a call failed in the platform");
+                return Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", "the platform failed to run the call");
+            }
+        };
+        Self::new(status, code, refusal.to_string())
+    }
+}

@@ -1,0 +1,115 @@
+//! Request bodies: bounded always, and compared with the digest that was signed.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use dunlin_auth::{AuthError, ExpectedBody};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use sha2::{Digest as _, Sha256};
+
+use crate::error::Problem;
+use crate::{Body, BoxError};
+
+/// Reads a whole body.
+pub(super) async fn collected(body: Incoming, limit: usize, signed: Option<ExpectedBody>) -> Result<Bytes, Problem> {
+    let mut body = Checked::new(body, limit, signed);
+    let Some(first) = next(&mut body).await? else { return Ok(Bytes::new()) };
+    let Some(second) = next(&mut body).await? else { return Ok(first) };
+    let mut whole = BytesMut::from(first);
+    whole.extend_from_slice(&second);
+    while let Some(data) = next(&mut body).await? {
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.freeze())
+}
+
+async fn next(body: &mut Checked) -> Result<Option<Bytes>, Problem> {
+    match body.frame().await {
+        None => Ok(None),
+        Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
+        Some(Err(Broken::TooLarge { limit })) => Err(too_large(limit)),
+        Some(Err(Broken::Forged(error))) => Err(Problem::from(error).closing()),
+        Some(Err(broken @ Broken::Read(_))) => Err(Problem::invalid(broken.to_string()).closing()),
+    }
+}
+
+/// Hands a body on while it arrives. What is wrong with it becomes an error before its end, so that nobody takes a
+/// forged or cut body for a whole one.
+pub(super) fn streamed(body: Incoming, limit: usize, signed: Option<ExpectedBody>) -> Body {
+    Checked::new(body, limit, signed).map_err(|broken| Box::new(broken) as BoxError).boxed_unsync()
+}
+
+pub(super) fn too_large(limit: usize) -> Problem {
+    Problem::invalid(format!("the body is larger than {limit} bytes")).closing()
+}
+
+/// Why a body came to no good end.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("the body is larger than {limit} bytes")]
+    TooLarge { limit: usize },
+    #[error(transparent)]
+    Forged(AuthError),
+    #[error("the body could not be read")]
+    Read(#[source] hyper::Error),
+}
+
+struct Checked {
+    body: Incoming,
+    limit: usize,
+    seen: usize,
+    signed: Option<(ExpectedBody, Sha256)>,
+}
+
+impl Checked {
+    fn new(body: Incoming, limit: usize, signed: Option<ExpectedBody>) -> Self {
+        Self { body, limit, seen: 0, signed: signed.map(|expected| (expected, Sha256::new())) }
+    }
+
+    /// Once the last byte has passed: whether it was the body that was signed.
+    fn finish(&mut self) -> Result<(), Broken> {
+        match self.signed.take() {
+            Some((expected, hash)) => expected.check_digest(&hash.finalize().into()).map_err(Broken::Forged),
+            None => Ok(()),
+        }
+    }
+}
+
+impl HttpBody for Checked {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let this = self.get_mut();
+        loop {
+            let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(context)) else {
+                return Poll::Ready(this.finish().err().map(Err));
+            };
+            // Trailers were refused when the message was framed; whatever else is no data ends here.
+            let Ok(data) = frame.map_err(Broken::Read)?.into_data() else { continue };
+            this.seen += data.len();
+            if this.seen > this.limit {
+                return Poll::Ready(Some(Err(Broken::TooLarge { limit: this.limit })));
+            }
+            if let Some((_, hash)) = &mut this.signed {
+                hash.update(&data);
+                if this.body.is_end_stream() {
+                    // The digest is checked with the last piece in hand, which is not handed on if it is wrong.
+                    this.finish()?;
+                }
+            }
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream() && self.signed.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,159 @@
+//! Function URLs: an HTTP request becomes a call of the trigger's function (contract section 9).
+//!
+//! A built-in runtime gets the request as a JSON event and answers with one ([`event`], [`answer`]). A custom runtime gets the
+//! request itself and its response goes back, both streamed ([`pass`]).
+//!
+//! The order of the checks is the order of what they cost: the trigger, its switch, cross-origin, the method, sizes, the
+//! signature's head, and only then the body.
+
+mod answer;
+mod auth;
+mod body;
+mod cors;
+mod event;
+mod fields;
+mod pass;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use dunlin_invoke::Reply;
+use dunlin_model::{Function, FunctionKey, Invocation, Language, LogType, Origin, Qualifier, RequestId, Trigger};
+use dunlin_runtime::{Answer, Payload};
+use dunlin_store::Stored;
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tracing::Instrument as _;
+
+use crate::Body;
+use crate::doors::Doors;
+use crate::error::Problem;
+use crate::host::Host;
+
+/// The function URLs behind one door.
+pub(crate) struct FunctionUrls<'a> {
+    pub(crate) doors: &'a Doors,
+}
+
+/// What is known of a request once its trigger was found.
+struct Hit<'a> {
+    doors: &'a Doors,
+    request_id: &'a RequestId,
+    host: &'a Host,
+    peer: IpAddr,
+    function_key: &'a FunctionKey,
+    function: &'a Arc<Stored<Function>>,
+    trigger: &'a Trigger,
+}
+
+impl FunctionUrls<'_> {
+    /// Answers a request to the function URL with `prefix`.
+    pub(crate) async fn call(&self, prefix: &str, host: &Host, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
+        let request_id = RequestId::random();
+        let span = tracing::info_span!("gateway", request_id = request_id.as_str(), prefix);
+        async {
+            let view = self.doors.store.view();
+            let found = view.trigger_by_prefix(prefix).and_then(|(key, trigger)| Some((key, trigger, view.function(key)?)));
+            let Some((function_key, trigger, function)) = found else {
+                return Problem::new(StatusCode::NOT_FOUND, "TriggerNotFound", format!("no function has the URL prefix '{prefix}'"))
+                    .response(&request_id);
+            };
+            let trigger = &trigger.value;
+            let hit = Hit { doors: self.doors, request_id: &request_id, host, peer: peer.to_canonical(), function_key, function, trigger };
+            let cors = trigger.http.cors_config.as_ref().and_then(|rules| cors::Cors::of(rules, request.headers()));
+            let mut response = match &cors {
+                Some(cors) if cors.is_preflight(request.method()) && !trigger.http.disable_url_internet => cors.preflight(),
+                _ => hit.serve(request).await.unwrap_or_else(|problem| problem.response(&request_id)),
+            };
+            if let Some(cors) = &cors {
+                cors.allow(response.headers_mut());
+            }
+            fields::put(response.headers_mut(), "x-fc-request-id", request_id.as_str());
+            response
+        }
+        .instrument(span)
+        .await
+    }
+}
+
+impl Hit<'_> {
+    async fn serve(&self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+        let log_type = self.check(&request)?;
+        let (head, body) = request.into_parts();
+        let caller = auth::check(self, &head)?;
+        let invocation = Invocation {
+            request_id: self.request_id.clone(),
+            function: self.function_key.clone(),
+            qualifier: Qualifier::from_wire(Some(&self.trigger.qualifier)),
+            origin: Origin::Http,
+            trigger: Some(self.trigger.name.to_string()),
+            // What a function prints is its owner's: a caller nobody knows does not get to read it.
+            log_type: if caller.is_some() { log_type } else { LogType::None },
+        };
+        let limit = self.doors.limits.payload_bytes_max;
+        let passes = self.function.value.config.runtime.language() == Language::Custom;
+        let payload = if passes {
+            Payload::Http(pass::request(self, head.clone(), body::streamed(body, limit, caller)))
+        } else {
+            let body = body::collected(body, limit, caller).await?;
+            Payload::Event(event::event(self, &head, &body)?)
+        };
+        let reply = self.doors.calls.call(invocation, payload).await?;
+        self.answer(reply, &head.method)
+    }
+
+    /// Everything that can be refused before the body and without a signature.
+    fn check(&self, request: &Request<Incoming>) -> Result<LogType, Problem> {
+        let (limits, method) = (&self.doors.limits, request.method());
+        if self.trigger.http.disable_url_internet {
+            return Err(Problem::new(StatusCode::FORBIDDEN, "AccessDenied", "the function's URL is disabled"));
+        }
+        if !self.trigger.http.serves(method.as_str()) {
+            let allowed: Vec<&str> = self.trigger.http.methods.iter().map(|method| method.as_str()).collect();
+            return Err(Problem::method_not_allowed(method.as_str(), allowed.join(", ")));
+        }
+        let header_bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if header_bytes > limits.header_bytes_max {
+            return Err(Problem::invalid(format!("the headers are larger than {} bytes (actual: {header_bytes})", limits.header_bytes_max)));
+        }
+        let target_bytes = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        if target_bytes > limits.path_bytes_max {
+            return Err(Problem::invalid(format!("the path is longer than {} bytes (actual: {target_bytes})", limits.path_bytes_max)));
+        }
+        if !fields::is_well_escaped(request.uri().path()) {
+            return Err(Problem::invalid("the path has a malformed percent-escape"));
+        }
+        if request.body().size_hint().lower() > limits.payload_bytes_max as u64 {
+            return Err(body::too_large(limits.payload_bytes_max));
+        }
+        match fields::one(request.headers(), "x-fc-invocation-type")? {
+            None | Some("Sync") => {}
+            Some("Async") => {
+                return Err(Problem::invalid("asynchronous calls are not supported by function URLs; leave x-fc-invocation-type out"));
+            }
+            Some(other) => {
+                return Err(Problem::invalid(format!("InvocationType is set to an invalid value (allowed: Sync | Async, actual: '{other}')")));
+            }
+        }
+        match fields::one(request.headers(), "x-fc-log-type")? {
+            None | Some("None") => Ok(LogType::None),
+            Some("Tail") => Ok(LogType::Tail),
+            Some(other) => Err(Problem::invalid(format!("LogType is set to an invalid value (allowed: Tail | None, actual: '{other}')"))),
+        }
+    }
+
+    fn answer(&self, reply: Reply, method: &Method) -> Result<Response<Body>, Problem> {
+        let streamed = matches!(reply.result, Ok(Answer::Http(_)));
+        let facts = fields::Facts::of(&reply, streamed);
+        let made = match reply.result {
+            Ok(Answer::Event(value)) => answer::response(&value, self.host.name(), method),
+            Ok(Answer::Http(response)) => pass::response(response, self.host.name()),
+            Err(error) => Ok(answer::function_error(&error)),
+        };
+        // A response nobody can use still ran somewhere and took its time.
+        let mut response = made.unwrap_or_else(|problem| problem.response(self.request_id));
+        facts.put(response.headers_mut());
+        Ok(response)
+    }
+}
