@@ -23,17 +23,16 @@
 //! `unsafe` and raw system calls live in `sys` only. Cgroups, uids and net namespaces are made by the supervisor
 //! (crate `sandbox`) and arrive as descriptors.
 
-//mod build;
-//mod exports;
-//mod landlock;
+mod build;
+mod landlock;
 pub mod launcher;
 pub mod limit;
 pub mod probe;
 pub mod protocol;
 pub mod root;
-//pub mod seccomp;
+pub mod seccomp;
 pub mod serve;
-//mod sys;
+mod sys;
 
 pub use limit::limit_namespace;
 pub use probe::probe;

@@ -1,9 +1,86 @@
 //! The intermediate user namespace.
+//!
+//! Each child gets a user namespace of its own, and must not be able to make further ones. Writing a limit into every
+//! child's namespace costs time that grows with the number of live children; so all of them are made inside one
+//! namespace, mapped one to one, that allows each uid a single namespace. A child's own is that one.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Makes the shared user namespace. `host_proc` is the host's `/proc`.
+use rustix::fs::{Mode, OFlags};
+
+use crate::serve::errno;
+use crate::sys;
+
+/// Makes that namespace and returns its descriptor; the caller stays where it is. `host_proc` is the host's `/proc`.
+///
+/// The namespace is born by a helper process that lives for the length of this call. Needs root.
 pub fn limit_namespace(host_proc: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    host_proc.try_clone_to_owned()
+    let (ours, theirs) = rustix::net::socketpair(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::SEQPACKET,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    let Some(helper) = sys::fork()? else {
+        drop(ours);
+        let status = match help(host_proc, theirs.as_fd()) {
+            Ok(()) => 0,
+            Err(error) => errno(&error),
+        };
+        sys::exit_now(status);
+    };
+    drop(theirs);
+    let namespace = adopt(host_proc, helper, ours.as_fd());
+    drop(ours);
+    let status = sys::wait(helper)?;
+    match (namespace, status) {
+        (Ok(namespace), Some(0)) => Ok(namespace),
+        (_, Some(number)) if number != 0 => Err(io::Error::from_raw_os_error(number)),
+        (Err(error), _) => Err(error),
+        (Ok(_), _) => Err(io::Error::other("the helper was killed")),
+    }
+}
+
+/// In the helper: make the namespace, wait for its map, set its limit, wait until it has been opened.
+fn help(host_proc: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<()> {
+    sys::unshare(libc::CLONE_NEWUSER)?;
+    say(socket)?;
+    hear(socket)?;
+    write_at(host_proc, "sys/user/max_user_namespaces", "1")?;
+    say(socket)?;
+    hear(socket)
+}
+
+fn adopt(host_proc: BorrowedFd<'_>, helper: i32, socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    hear(socket)?;
+    for map in ["uid_map", "gid_map"] {
+        write_at(host_proc, &format!("{helper}/{map}"), "0 0 4294967295")?;
+    }
+    say(socket)?;
+    hear(socket)?;
+    let namespace =
+        rustix::fs::openat(host_proc, format!("{helper}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    say(socket)?;
+    Ok(namespace)
+}
+
+fn say(socket: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::net::send(socket, b".", rustix::net::SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+fn hear(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let mut byte = [0; 1];
+    let (length, _) = rustix::io::retry_on_intr(|| {
+        rustix::net::recv(socket, byte.as_mut_slice(), rustix::net::RecvFlags::empty())
+    })?;
+    if length == 1 { Ok(()) } else { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) }
+}
+
+/// Writes a short text to a file of a proc tree, in one call as its files demand.
+pub(crate) fn write_at(directory: BorrowedFd<'_>, path: &str, text: &str) -> io::Result<()> {
+    let file = rustix::fs::openat(directory, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let written = rustix::io::write(&file, text.as_bytes())?;
+    if written == text.len() { Ok(()) } else { Err(io::Error::from(io::ErrorKind::WriteZero)) }
 }

@@ -1,0 +1,18 @@
+//! The system calls that need `unsafe`, each wrapped once. Everything else goes through `rustix`, which is safe.
+//!
+//! The wrappers decide nothing: what is called when, and why, is said in the modules above.
+
+#![expect(unsafe_code, reason = "raw system calls and the C interface of the shared object live here, and only here")]
+
+mod call;
+mod landlock;
+mod process;
+mod python;
+
+pub(crate) use landlock::{AccessFs, Ruleset, landlock_version};
+pub(crate) use process::{
+    CHANNEL, Cloned, EXTRA, change_groups, channel, clone_child, close_from, execve, exit_now, fork,
+    install_filter, limit_bounding_set, place, reset_signals, seccomp_supports_errno, set_attributes, set_prctl,
+    unshare, wait, zero_capabilities,
+};
+pub(crate) use python::AtFork;
