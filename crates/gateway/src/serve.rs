@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -25,9 +25,12 @@ use crate::doors::Doors;
 use crate::guarded::{Connection, Guarded};
 
 /// Sent to a client for whom there is no room. Complete and small enough to fit into an empty socket buffer.
-const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 126\r\n\
+const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 131\r\n\
 retry-after: 1\r\nconnection: close\r\n\r\n\
 {\"Code\":\"ResourceThrottled\",\"Message\":\"too many connections\",\"ErrorCode\":\"ResourceThrottled\",\"ErrorMessage\":\"too many connections\"}";
+
+/// Most clients without room that are listened to at a time.
+const TURNED_AWAY_MAX: usize = 64;
 
 /// How the door was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +66,14 @@ pub async fn serve(listeners: Vec<TcpListener>, doors: Doors, config: Config, st
                 Ok(permit) => {
                     connections.spawn(host.clone().connection(socket, peer, permit));
                 }
-                Err(_) => turn_away(socket),
+                Err(_) => {
+                    // Most are heard out for a moment, so that they can read the answer; not so many that it adds up.
+                    if connections.len() < host.config.connections_max + TURNED_AWAY_MAX {
+                        connections.spawn(turn_away_politely(socket));
+                    } else {
+                        turn_away(socket);
+                    }
+                }
             },
             Err(error) if out_of_descriptors(&error) => {
                 spare.turn_one_away(&listeners);
@@ -112,6 +122,18 @@ impl Spare {
         }
         *self = Self::hold();
     }
+}
+
+/// Answers and then listens for a moment: a socket that is closed over unread input resets, and takes the answer with it.
+async fn turn_away_politely(mut socket: TcpStream) {
+    let _ = tokio::time::timeout(Duration::from_secs(1), async {
+        socket.write_all(NO_ROOM).await?;
+        socket.shutdown().await?;
+        let mut sink = [0; 1024];
+        while socket.read(&mut sink).await? > 0 {}
+        Ok::<_, io::Error>(())
+    })
+    .await;
 }
 
 /// Answers without reading, without waiting and without a task of its own.
