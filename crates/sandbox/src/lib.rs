@@ -23,17 +23,40 @@
 
 mod api;
 pub mod cgroup;
+mod client;
+mod credentials;
 pub mod doctor;
+mod inherited;
 pub mod installation;
 pub mod net;
+mod protocol;
+mod report;
+mod seqpacket;
+pub mod spawner;
+pub mod supervisor;
+mod sys;
 pub mod uids;
+mod unpacker;
 mod usage;
+mod zygote;
 
+pub mod harness;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+
+mod assets {
+    pub(crate) fn install(dir: &std::path::Path) -> std::io::Result<std::path::PathBuf> {
+        let rt = dir.join("rt");
+        std::fs::create_dir_all(&rt)?;
+        Ok(rt)
+    }
+}
 
 pub use api::{
     Bind, BindError, Cell, CellKind, EndError, Ended, Exit, MakeError, Net, Sandboxes, Step, UnpackError, UnpackLimits,
     UnpackReport,
 };
+pub use client::Client;
+pub use credentials::{Credentials, CredentialsError};
+pub use inherited::{BootFacts, Inherited, inherited};
 pub use usage::{Sample, Usage};

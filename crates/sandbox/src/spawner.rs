@@ -1,0 +1,106 @@
+//! What a spawner or zygote process does, from its `main` on. Runs in the program that [`crate::supervisor::Config`]
+//! names, which calls [`run`] before it has a second thread.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use dunlin_walls as walls;
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::unpacker::Order;
+use crate::{UnpackLimits, sys, zygote};
+
+/// The socket to the supervisor in a spawner, the channel in a cell, the package in an unpacker.
+const SOCKET: i32 = 3;
+const CHANNEL: i32 = 3;
+const PACKAGE: i32 = 4;
+
+/// Where an unpacker writes.
+const OUT: &str = "/w/out";
+
+/// What the supervisor tells a spawner on its standard input.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Boot {
+    /// Whether it becomes the Python zygote.
+    pub(crate) zygote: bool,
+    pub(crate) mount_point: PathBuf,
+    pub(crate) assets: PathBuf,
+    pub(crate) read_only: Vec<PathBuf>,
+}
+
+/// Everything an unpacker has.
+#[derive(Debug)]
+pub struct UnpackJob {
+    /// The package.
+    pub package: OwnedFd,
+    /// The empty directory to unpack into.
+    pub out: OwnedFd,
+    /// Where to say how it went.
+    pub report: OwnedFd,
+    /// What the package may unpack to.
+    pub limits: UnpackLimits,
+}
+
+/// Why a process is no spawner.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnerError {
+    /// It was not started by a supervisor.
+    #[error("this process was not started by a supervisor")]
+    NotStarted,
+    /// What it was told cannot be read.
+    #[error("cannot read what the supervisor says")]
+    Boot(#[source] io::Error),
+    /// The guests' root could not be built.
+    #[error("cannot build the guests' root")]
+    Root(#[from] walls::root::RootError),
+    /// A step failed.
+    #[error("cannot {what}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// Serves requests for cells until the supervisor goes away. Returns in an unpacker, with the exit status of its work
+/// (`unpack` does it); in every other cell the process becomes something else.
+pub fn run(unpack: impl FnOnce(UnpackJob) -> ExitCode) -> Result<ExitCode, SpawnerError> {
+    let socket = sys::inherited(SOCKET).ok_or(SpawnerError::NotStarted)?;
+    let mut line = Vec::new();
+    io::stdin().lock().take(64 * 1024).read_to_end(&mut line).map_err(SpawnerError::Boot)?;
+    let boot: Boot = serde_json::from_slice(&line).map_err(|error| SpawnerError::Boot(error.into()))?;
+    // Opened before the root is changed: guests' roots have no such thing.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let host_proc = rustix::fs::open(c"/proc", flags, Mode::empty())
+        .map_err(|error| SpawnerError::Io { what: "open /proc", source: error.into() })?;
+    walls::prepare_root(&walls::RootSpec {
+        mount_point: boot.mount_point,
+        assets: boot.assets,
+        read_only: boot.read_only,
+    })?;
+    if boot.zygote {
+        let source = zygote::become_python(socket, host_proc);
+        return Err(SpawnerError::Io { what: "start Python", source });
+    }
+    match walls::serve(socket, host_proc).kind {
+        walls::CellKind::Launcher => walls::launcher::run(),
+        walls::CellKind::Unpacker => unpacker(unpack).map_err(|source| SpawnerError::Io { what: "unpack", source }),
+        // A spawner is no Python. The supervisor never asks it for one.
+        walls::CellKind::Python => Ok(ExitCode::FAILURE),
+    }
+}
+
+fn unpacker(unpack: impl FnOnce(UnpackJob) -> ExitCode) -> io::Result<ExitCode> {
+    let take = |number| sys::adopt(number).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF));
+    let (report, package) = (take(CHANNEL)?, take(PACKAGE)?);
+    // The order comes when the place to write to stands.
+    let order = Order::receive(File::from(report.as_fd().try_clone_to_owned()?))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let out = rustix::fs::open(OUT, flags, Mode::empty())?;
+    Ok(unpack(UnpackJob { package, out, report, limits: order.limits }))
+}

@@ -1,0 +1,197 @@
+//! Everything that changes a cell that is there: code, limits, CPU, freezing, sockets.
+//!
+//! A binding thread has a file system root of its own (`unshare(CLONE_FS)`), so that it can step into a cell's mount
+//! namespace and back while the others run. It resolves two paths in there, `/code` and `/w/tmp`, in a root that
+//! nobody inside can write.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_model::CellId;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::CWD;
+use rustix::mount::{FsPickFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
+
+use super::Shared;
+use super::cells::{Body, LiveCell};
+use super::session::Session;
+use crate::protocol::{Message, Refusal};
+use crate::{Bind, Step, sys};
+
+/// How long the walls of a cell may take to stand before a bind gives up on it.
+const WALLS_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Files in `/tmp`, per byte of its size: one for each four pages, and never fewer than a few thousand.
+const BYTES_PER_INODE: u64 = 16 * 1024;
+
+/// A change to one cell.
+pub(super) struct BindJob {
+    pub(super) session: Arc<Session>,
+    pub(super) id: u64,
+    pub(super) cell: CellId,
+    pub(super) change: Change,
+}
+
+/// What is to change.
+pub(super) enum Change {
+    Bind(Bind),
+    Cpu(u32),
+    Socket,
+    Freeze(bool),
+}
+
+/// A thread `bind`: changes cells until the queue is closed.
+pub(super) fn run(shared: &Shared) -> io::Result<()> {
+    let doorway = Doorway::open()?;
+    while let Some(job) = shared.binds.wait() {
+        let session = Arc::clone(&job.session);
+        match change(shared, &doorway, &job) {
+            Ok(None) => session.say(&Message::Done { id: job.id }, &[]),
+            Ok(Some(socket)) => session.say(&Message::Socket { id: job.id }, &[socket.as_fd()]),
+            Err(why) => session.refuse(job.id, why),
+        }
+    }
+    Ok(())
+}
+
+fn change(shared: &Shared, doorway: &Doorway, job: &BindJob) -> Result<Option<OwnedFd>, Refusal> {
+    let cell = shared.cells.get(job.cell).ok_or(Refusal::NoSuchCell)?;
+    match &job.change {
+        Change::Bind(bind) => bind_cell(shared, doorway, &cell, bind).map(|()| None),
+        Change::Cpu(millis) => {
+            let body = cell.body();
+            let body = body.as_ref().ok_or(Refusal::NoSuchCell)?;
+            let millis = (*millis > 0).then(|| (*millis).clamp(shared.grants.cpu_millis_min, shared.grants.cpu_millis));
+            body.cgroup.set_cpu(millis).map_err(|error| Refusal::failed(Step::Cgroup, &error))?;
+            Ok(None)
+        }
+        Change::Socket => {
+            let body = cell.body();
+            let body = body.as_ref().ok_or(Refusal::NoSuchCell)?;
+            body.net.socket().map(Some).map_err(|error| super::net_failed(&error))
+        }
+        Change::Freeze(frozen) => {
+            let mut body = cell.body();
+            let body = body.as_mut().ok_or(Refusal::NoSuchCell)?;
+            body.cgroup.freeze(*frozen).map_err(|error| Refusal::failed(Step::Cgroup, &error))?;
+            body.frozen = *frozen;
+            Ok(None)
+        }
+    }
+}
+
+fn bind_cell(shared: &Shared, doorway: &Doorway, cell: &LiveCell, bind: &Bind) -> Result<(), Refusal> {
+    wait_for_walls(cell).map_err(|error| Refusal::failed(Step::Spawner, &error))?;
+    let mut guard = cell.body();
+    let body = guard.as_mut().ok_or(Refusal::NoSuchCell)?;
+    if body.bound {
+        return Err(Refusal::AlreadyBound);
+    }
+    body.bound = true;
+    let bind = shared.grants.clamp(bind);
+    let code = match bind.code {
+        None => None,
+        Some(package) => {
+            // Held from here on, so that the tree's files stay until the cell has ended.
+            let tree = shared.trees.hold(package).map_err(|error| Refusal::failed(Step::Tree, &error))?;
+            let tree = tree.ok_or(Refusal::NoSuchTree)?;
+            body.code = Some(package);
+            Some(detach(&tree, false).map_err(|error| Refusal::failed(Step::Tree, &error))?)
+        }
+    };
+    limit(body, &bind).map_err(|error| Refusal::failed(Step::Cgroup, &error))?;
+    doorway
+        .inside(&cell.pidfd, || {
+            if let Some(code) = &code {
+                attach(code, c"/code")?;
+            }
+            resize_tmp(bind.tmp_bytes)
+        })
+        .map_err(|error| Refusal::failed(Step::Mount, &error))?;
+    body.net.link_up().map_err(|error| super::net_failed(&error))?;
+    Ok(())
+}
+
+fn limit(body: &Body, bind: &Bind) -> io::Result<()> {
+    body.cgroup.set_limits(bind.memory_bytes, bind.pids)
+}
+
+/// Waits until the cell has made its last mount, or has died on the way.
+pub(super) fn wait_for_walls(cell: &LiveCell) -> io::Result<()> {
+    let Some(walls) = cell.body().as_mut().and_then(|body| body.walls.take()) else { return Ok(()) };
+    let patience = Timespec::try_from(WALLS_PATIENCE).expect("a few seconds fit");
+    loop {
+        let mut polled = [PollFd::new(&walls, PollFlags::IN)];
+        if rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, Some(&patience)))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        // The cell writes into it what it writes to join a cgroup; the end is what counts.
+        let mut ignored = [0; 8];
+        if rustix::io::retry_on_intr(|| rustix::io::read(&walls, &mut ignored))? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// A copy of the mount at `tree`, attached nowhere, that gives nobody inside any rights.
+pub(super) fn detach(tree: impl AsFd, writable: bool) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let mount = rustix::mount::open_tree(tree, c"", flags)?;
+    sys::restrict_mount(&mount, writable)?;
+    Ok(mount)
+}
+
+/// Mounts a detached mount where the calling thread stands.
+pub(super) fn attach(mount: impl AsFd, target: &std::ffi::CStr) -> io::Result<()> {
+    Ok(rustix::mount::move_mount(mount, c"", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
+fn resize_tmp(bytes: u64) -> io::Result<()> {
+    let inodes = (bytes / BYTES_PER_INODE).max(4096);
+    let tmp = rustix::mount::fspick(CWD, c"/w/tmp", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_SYMLINK_NOFOLLOW)?;
+    rustix::mount::fsconfig_set_string(&tmp, c"size", bytes.to_string())?;
+    rustix::mount::fsconfig_set_string(&tmp, c"nr_inodes", inodes.to_string())?;
+    Ok(rustix::mount::fsconfig_reconfigure(&tmp)?)
+}
+
+/// Lets one thread step into cells and back.
+pub(super) struct Doorway {
+    home: OwnedFd,
+}
+
+impl Doorway {
+    /// Gives the calling thread a root of its own, and remembers where it belongs.
+    pub(super) fn open() -> io::Result<Self> {
+        sys::unshare_fs()?;
+        let home = std::fs::File::open("/proc/thread-self/ns/mnt")?;
+        Ok(Self { home: home.into() })
+    }
+
+    /// Runs `work` inside the mount namespace of a process.
+    pub(super) fn inside<T>(
+        &self,
+        process: impl AsFd,
+        work: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        rustix::thread::move_into_thread_name_spaces(process.as_fd(), ThreadNameSpaceType::MOUNT)?;
+        let _home = Return(self.home.as_fd());
+        work()
+    }
+}
+
+/// Steps back when dropped.
+struct Return<'a>(BorrowedFd<'a>);
+
+impl Drop for Return<'_> {
+    fn drop(&mut self) {
+        let back = rustix::thread::move_into_link_name_space(self.0, Some(LinkNameSpaceType::Mount));
+        if let Err(error) = back {
+            // A thread that stays inside a cell would resolve every later path there.
+            tracing::error!(%error, "cannot leave a cell");
+            std::process::abort();
+        }
+    }
+}

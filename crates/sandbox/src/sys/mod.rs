@@ -1,0 +1,95 @@
+//! The system calls that need `unsafe`, one wrapper each.
+#![expect(unsafe_code, reason = "raw system calls, each with its reason")]
+
+mod spawn;
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+pub(crate) use spawn::{Jail, Plan, Reserved, spawn};
+
+/// Gives the calling thread a working directory, root and umask of its own, without which it cannot enter a mount
+/// namespace while other threads run.
+pub(crate) fn unshare_fs() -> io::Result<()> {
+    // SAFETY: only the file system attributes are unshared; descriptors stay shared by all threads.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }?;
+    Ok(())
+}
+
+/// Makes a detached mount read-only (unless `writable`), nosuid, nodev and private.
+pub(crate) fn restrict_mount(mount: impl AsFd, writable: bool) -> io::Result<()> {
+    const EMPTY: &CStr = c"";
+    let mut set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    set |= if writable { libc::MOUNT_ATTR_NOEXEC } else { libc::MOUNT_ATTR_RDONLY };
+    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    // SAFETY: path and attributes live until the call returns, and the size is that of the attributes.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            EMPTY.as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Blocks the signals that ask a process to stop, in this thread and all it starts, and hands them out here instead.
+pub(crate) fn stop_signals() -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialised by sigemptyset before it is read, and outlives every call.
+    let raw = unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        let errno = libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        if errno != 0 {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Lets tokio wait for a descriptor. Must be called inside a runtime.
+pub(crate) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd keeps the same descriptor open for as long as it lives, and nothing takes it out.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE | Interest::WRITABLE) }?)
+}
+
+/// Takes a descriptor that this process was started with. `None` when there is none of that number.
+pub(crate) fn inherited(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: F_GETFD reads flags and touches nothing else.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    // Descriptors that this process opened itself are close-on-exec; what it was started with is not. That also keeps
+    // a second call from taking the same one.
+    if flags < 0 || flags & libc::FD_CLOEXEC != 0 {
+        return None;
+    }
+    // SAFETY: the descriptor is open and belongs to the process since its start; it is marked so that it is taken once.
+    unsafe {
+        libc::fcntl(number, libc::F_SETFD, flags | libc::FD_CLOEXEC);
+        Some(OwnedFd::from_raw_fd(number))
+    }
+}
+
+/// Takes a descriptor that a cell was born with. To be called once per number, by the one that owns it all.
+pub(crate) fn adopt(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: F_GETFD reads flags and touches nothing else.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    // SAFETY: the walls arranged this descriptor for the new process and left it to nobody else.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
