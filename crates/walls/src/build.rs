@@ -172,6 +172,8 @@ fn limit_resources(host_proc: BorrowedFd<'_>) -> io::Result<()> {
         (Resource::Fsize, 10 << 30),
     ];
     for (resource, value) in limits {
+        // Never more than the host gave us: raising takes a right that a container's root may lack.
+        let value = rustix::process::getrlimit(resource).maximum.map_or(value, |maximum| maximum.min(value));
         rustix::process::setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })?;
     }
     // When the host itself runs out of memory, guests go before the platform.

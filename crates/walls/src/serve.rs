@@ -65,6 +65,16 @@ pub(crate) fn serve_with(socket: OwnedFd, host_proc: OwnedFd, at_fork: AtFork) -
     }
 }
 
+/// In a child: its channel, as a further descriptor of the same socket.
+pub fn channel() -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(sys::channel(), 0)?)
+}
+
+/// In a child: its extra descriptor, as a further descriptor of the same file.
+pub fn extra() -> io::Result<OwnedFd> {
+    sys::duplicate(sys::EXTRA)
+}
+
 /// What every child needs and is made once.
 pub(crate) struct Spawner {
     pub(crate) host_proc: OwnedFd,

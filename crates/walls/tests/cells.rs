@@ -43,6 +43,12 @@ fn own_namespace(kind: &str) -> String {
     fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().to_string_lossy().into_owned()
 }
 
+/// Descriptors, core size and locked memory: the host's own bound counts where it is lower.
+fn limits() -> String {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    format!("{} 0 65536", most.min(100_000))
+}
+
 #[test]
 fn a_launched_program_stands_behind_every_wall() {
     let assets = tempfile::tempdir().unwrap();
@@ -99,8 +105,13 @@ fn a_guest_sees_its_own_files_only() {
             ("proc others", "self thread-self"),
             ("proc sys", "ENOENT"),
             ("proc comm", "EACCES"),
-            ("write /x", "EACCES"),
-            ("write /usr/x", "EACCES"),
+            ("write /x", "EROFS"),
+            ("write /usr/x", "EROFS"),
+            ("write /etc/x", "EROFS"),
+            ("write /code/x", "EROFS"),
+            ("write /opt/x", "EROFS"),
+            ("write /rt/x", "EROFS"),
+            ("write /dev/x", "EROFS"),
             ("write /w/x", "EROFS"),
             ("write /tmp/x", "ok"),
             ("write /var/tmp/y", "ok"),
@@ -112,7 +123,7 @@ fn a_guest_sees_its_own_files_only() {
             ("fill /dev/shm", "ENOSPC"),
             ("files in /tmp", "ENOSPC"),
             ("sparse file", "EFBIG"),
-            ("limits", "100000 0 65536"),
+            ("limits", &limits()),
             ("threads", "ok"),
             ("subprocess", "ran"),
         ],
@@ -163,12 +174,12 @@ fn leaving_a_wall_out_shows() {
     // The second wall: the limit on namespaces holds without the filter, and the other way round.
     check(&look(Wall::Seccomp.into()), &[("call unshare user", "ENOSPC")]);
     check(&look(Without::from(Wall::Seccomp).and(Wall::NamespaceLimit)), &[("call unshare user", "ok")]);
-    check(&look(Wall::Landlock.into()), &[("proc comm", "ok"), ("write /x", "EROFS"), ("write /usr/x", "EROFS")]);
+    check(&look(Wall::Landlock.into()), &[("proc comm", "ok"), ("write /x", "EROFS")]);
     check(&look(Wall::Capabilities.into()), &[("CapBnd", full)]);
     check(&look(Wall::NoNewPrivs.into()), &[("NoNewPrivs", "0"), ("Seccomp", "0")]);
     check(
         &look(Without::from(Wall::ReadOnlyRoot).and(Wall::Landlock).and(Wall::HostUid).and(Wall::UserNamespace)),
-        &[("write /home/x", "(no such line)"), ("write /w/x", "ok")],
+        &[("write /x", "ok"), ("write /w/x", "ok")],
     );
     let seen = look(Wall::UserNamespace.into());
     assert_eq!(seen["ns user"], own_namespace("user"));
@@ -179,7 +190,7 @@ fn leaving_a_wall_out_shows() {
     assert_eq!(look(Wall::PidNamespace.into())["ns pid"], own_namespace("pid"));
     assert_ne!(look(Wall::PrivateProc.into())["proc sys"], "ENOENT");
     assert_ne!(look(Wall::Descriptors.into())["descriptors"], "0 1 2");
-    assert_ne!(look(Wall::Rlimits.into())["limits"], "100000 0 65536");
+    assert_ne!(look(Wall::Rlimits.into())["limits"], limits());
 }
 
 #[test]

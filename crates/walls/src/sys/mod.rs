@@ -11,7 +11,7 @@ mod python;
 
 pub(crate) use landlock::{AccessFs, Ruleset, landlock_version};
 pub(crate) use process::{
-    CHANNEL, Cloned, EXTRA, change_groups, channel, clone_child, close_from, execve, exit_now, fork,
+    CHANNEL, Cloned, EXTRA, change_groups, channel, clone_child, close_from, duplicate, execve, exit_now, fork,
     install_filter, limit_bounding_set, place, reset_signals, seccomp_supports_errno, set_attributes, set_prctl,
     unshare, wait, zero_capabilities,
 };

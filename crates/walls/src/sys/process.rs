@@ -187,6 +187,14 @@ pub(crate) fn descriptor_of_spare(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// A further descriptor of what is open at a number.
+pub(crate) fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC makes a new descriptor or fails; the old one is not touched.
+    let new = check(i64::from(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 0) }))?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(new).expect("the kernel's descriptors are ints")) })
+}
+
 /// Replaces the program. Returns only the reason why not.
 pub(crate) fn execve(path: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
     let list = |strings: &[CString]| -> Vec<*const c_char> {

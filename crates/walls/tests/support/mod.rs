@@ -18,7 +18,7 @@ static NEXT_UID: AtomicU32 = AtomicU32::new(700_001);
 /// Generous: a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub struct Supervisor {
+pub(crate) struct Supervisor {
     spawner: Child,
     holder: Child,
     socket: OwnedFd,
@@ -27,22 +27,21 @@ pub struct Supervisor {
 }
 
 /// One cell, seen from outside.
-pub struct Cell {
-    pub channel: UnixStream,
-    pub log: File,
-    pub pid: i32,
-    pub uid: u32,
+pub(crate) struct Cell {
+    pub(crate) channel: UnixStream,
+    pub(crate) log: File,
+    pub(crate) uid: u32,
     pidfd: OwnedFd,
 }
 
 impl Supervisor {
     /// Starts a spawner for launcher cells. `assets` becomes `/rt`.
-    pub fn spawner(assets: &Path) -> Supervisor {
+    pub(crate) fn spawner(assets: &Path) -> Supervisor {
         Supervisor::start(assets, &[])
     }
 
     /// Starts the Python zygote that lies in `assets`.
-    pub fn zygote(assets: &Path) -> Supervisor {
+    pub(crate) fn zygote(assets: &Path) -> Supervisor {
         Supervisor::start(assets, &["zygote"])
     }
 
@@ -62,17 +61,17 @@ impl Supervisor {
     }
 
     /// Asks for a cell. Panics when the spawner refuses.
-    pub fn make(&self, kind: CellKind, without: Without) -> Cell {
+    pub(crate) fn make(&self, kind: CellKind, without: Without) -> Cell {
         self.try_make(kind, without, None).expect("the spawner makes the cell")
     }
 
     /// Asks for an unpacker with this package.
-    pub fn make_unpacker(&self, package: &File) -> Cell {
+    pub(crate) fn make_unpacker(&self, package: &File) -> Cell {
         self.try_make(CellKind::Unpacker, Without::NOTHING, Some(package)).expect("the spawner makes the cell")
     }
 
     /// Asks for a cell whose cgroup file is not one.
-    pub fn make_with_cgroup(&self, file: &File) -> Cell {
+    pub(crate) fn make_with_cgroup(&self, file: &File) -> Cell {
         let (request, channel, theirs, log, log_end) = self.request(CellKind::Launcher, Without::NOTHING);
         let request = MakeRequest { cgroups: 1, ..request };
         let descriptors = [theirs.as_fd(), log_end.as_fd(), self.network.as_fd(), file.as_fd()];
@@ -101,7 +100,7 @@ impl Supervisor {
     fn finish(&self, uid: u32, channel: UnixStream, log: File) -> Result<Cell, MakeReply> {
         let (reply, pidfd) = MakeReply::receive(&self.socket).unwrap();
         match pidfd {
-            Some(pidfd) if reply.errno == 0 => Ok(Cell { channel, log, pid: reply.pid, uid, pidfd }),
+            Some(pidfd) if reply.errno == 0 => Ok(Cell { channel, log, uid, pidfd }),
             _ => Err(reply),
         }
     }
@@ -132,7 +131,7 @@ fn network() -> (Child, OwnedFd) {
 
 impl Cell {
     /// Sends an `Exec` frame.
-    pub fn exec(&mut self, flags: u8, arguments: &[&str], environment: &[&str]) {
+    pub(crate) fn exec(&mut self, flags: u8, arguments: &[&str], environment: &[&str]) {
         let head = std::iter::once("/").chain(arguments.iter().copied()).collect::<Vec<_>>().join("\0");
         let body = environment.join("\0");
         let mut frame = vec![0; 32];
@@ -146,7 +145,7 @@ impl Cell {
     }
 
     /// Reads one frame: kind, head, body. `None` at end-of-file.
-    pub fn frame(&mut self) -> Option<(u8, String, String)> {
+    pub(crate) fn frame(&mut self) -> Option<(u8, String, String)> {
         let mut header = [0; 32];
         if let Err(error) = self.channel.read_exact(&mut header) {
             assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof, "{error}");
@@ -162,14 +161,14 @@ impl Cell {
     }
 
     /// Everything the cell prints until nobody in it holds the log any more.
-    pub fn output(&mut self) -> String {
+    pub(crate) fn output(&mut self) -> String {
         let mut text = String::new();
         self.log.read_to_string(&mut text).unwrap();
         text
     }
 
     /// Whether the cell ends within the tests' patience.
-    pub fn ends(&self) -> bool {
+    pub(crate) fn ends(&self) -> bool {
         let mut polled = [rustix::event::PollFd::new(&self.pidfd, rustix::event::PollFlags::IN)];
         let timeout = rustix::event::Timespec::try_from(PATIENCE).unwrap();
         rustix::event::poll(&mut polled, Some(&timeout)).unwrap() == 1
