@@ -39,6 +39,24 @@ pub(crate) fn node_class_mb(memory_mb: u32) -> u32 {
 }
 
 impl Class {
+    fn rank(self) -> (Program, bool) {
+        (self.program, self.net == Net::Internet)
+    }
+}
+
+impl Ord for Class {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
+impl PartialOrd for Class {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Class {
     /// The class that a function's instances are made from.
     #[must_use]
     pub fn of(config: &FunctionConfig) -> Self {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 #[async_trait]
 pub trait Worker: Send + Sync + 'static {
     /// Makes an instance of it.
-    async fn load(&self, sandboxes: &dyn Sandboxes, spec: &LoadSpec, deadline: Instant) -> Result<(), StartError>;
+    async fn load(&self, sandboxes: &Arc<dyn Sandboxes>, spec: &LoadSpec, deadline: Instant) -> Result<(), StartError>;
     /// Runs the initializer.
     async fn initialize(&self, call: &CallContext, deadline: Instant) -> Result<(), CallError>;
     /// Carries one call in and its answer out.
@@ -34,7 +34,7 @@ pub trait Worker: Send + Sync + 'static {
 
 #[async_trait]
 impl Worker for Guest {
-    async fn load(&self, sandboxes: &dyn Sandboxes, spec: &LoadSpec, deadline: Instant) -> Result<(), StartError> {
+    async fn load(&self, sandboxes: &Arc<dyn Sandboxes>, spec: &LoadSpec, deadline: Instant) -> Result<(), StartError> {
         Self::load(self, sandboxes, spec, deadline).await
     }
     async fn initialize(&self, call: &CallContext, deadline: Instant) -> Result<(), CallError> {

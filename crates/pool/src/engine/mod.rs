@@ -1,7 +1,49 @@
-//! stub
+//! Who gets an instance, who waits, what is made and what ends: a pure state machine.
+//!
+//! [`Engine::on`] takes one [`Event`] and the time and answers with the [`Action`]s to perform. It does no I/O and reads
+//! no clock, so that a million events can be driven through it in a second. The performer reports the outcome of every
+//! action as a later event; nothing is assumed to have worked.
+//!
+//! # Words
+//! A *cell* has one [`CellNo`] from the moment it is ordered to be made until its walls are down; once bound it is an
+//! instance. A *version* is everything with one [`VersionKey`]. An *order* is a start that was admitted (its place in
+//! the account's and the node's limits is taken) and lacks a cell. Each order and each start has a *nominal* waiter: the
+//! call it was made for, which gets the instance if it still waits, and the error if there is none.
+//!
+//! # Invariants
+//! Checked after every event by `check.rs` in tests:
+//! - A cell is granted only to waiters of the version it was started for.
+//! - Every waiter is in its version's queue and has a timer, until it is granted, refused or cancelled.
+//! - No waiter waits beside a free instance of its version; an idle instance has a timer.
+//! - The counts of accounts, classes, memory, starts and makes equal what the cells and orders add up to, and are within
+//!   the [`Bounds`].
+
+#[cfg(test)]
+mod check;
+mod core;
+mod pump;
+mod stock;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
 use std::time::Duration;
-use dunlin_model::VersionKey;
+
+use dunlin_model::{FunctionKey, VersionKey};
+use tokio::time::Instant;
+
 use crate::class::Class;
+
+pub use self::core::Engine;
+
+/// One cell, from its making to the end of its walls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CellNo(pub u64);
+
+/// One call that wants an instance. Numbers rise in order of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WaiterId(pub u64);
+
 /// What a call needs.
 #[derive(Clone, Debug)]
 pub struct Demand {
@@ -9,10 +51,197 @@ pub struct Demand {
     pub key: VersionKey,
     /// What it is made from.
     pub class: Class,
-    /// Calls at a time.
+    /// Calls at a time in one instance, at least 1.
     pub concurrency: u32,
     /// How long an idle instance is kept, when the function says.
     pub idle: Option<Duration>,
-    /// Its limit.
+    /// The instance's memory limit.
     pub memory_bytes: u64,
+}
+
+/// What the engine must stay within.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// Instances of one account: ordered, starting and live.
+    pub instances_per_account: usize,
+    /// Memory of all cells as reckoned.
+    pub memory_bytes: u64,
+    /// Starts under way.
+    pub starting: usize,
+    /// Cells being made.
+    pub making: usize,
+    /// Waiting calls of one account.
+    pub waiting_per_account: usize,
+    /// Memory of waiting cells together.
+    pub stock_bytes: u64,
+    /// How long an idle instance is kept when its function does not say.
+    pub idle: Duration,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A call wants an instance. `waiter` is fresh and larger than all before.
+    Lease {
+        /// The call.
+        waiter: WaiterId,
+        /// What it needs.
+        demand: Arc<Demand>,
+        /// How long it waits.
+        deadline: Instant,
+    },
+    /// A waiting call went away. Unknown waiters are ignored.
+    Cancel {
+        /// The call.
+        waiter: WaiterId,
+    },
+    /// A call that was granted is over.
+    Released {
+        /// Where it ran.
+        cell: CellNo,
+        /// What the instance was seen to use, 0 for unknown.
+        memory_bytes: u64,
+        /// Whether the instance must not be used again.
+        discard: bool,
+    },
+    /// An [`Action::Make`] is done.
+    Made {
+        /// Which.
+        cell: CellNo,
+        /// How.
+        result: Result<(), MakeFault>,
+    },
+    /// An [`Action::Start`] is done.
+    Started {
+        /// Which.
+        cell: CellNo,
+        /// How.
+        result: Result<(), StartFault>,
+    },
+    /// The cell's processes ended by themselves. Its walls still have to be taken down.
+    Died {
+        /// Which.
+        cell: CellNo,
+    },
+    /// An [`Action::Stop`] is done: nothing of the cell is left.
+    Stopped {
+        /// Which.
+        cell: CellNo,
+    },
+    /// A function of this class exists: a cell should wait for its first call.
+    Expect {
+        /// The class.
+        class: Class,
+    },
+    /// Nothing that exists of the function serves new calls; what is queued for it is still served.
+    Retire {
+        /// The function.
+        function: FunctionKey,
+    },
+    /// The machine is short of so many bytes.
+    Pressure {
+        /// How many should be given back.
+        bytes: u64,
+    },
+    /// Serve who waits, let nobody else in, end everything.
+    Drain,
+    /// Time passed; see [`Engine::next_tick`].
+    Tick,
+}
+
+/// What is to be done. Each is performed once; those about one cell are emitted one after the other's report.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Make a cell, boot it, report [`Event::Made`].
+    Make {
+        /// Its number from now on.
+        cell: CellNo,
+        /// What kind.
+        class: Class,
+    },
+    /// Bind a waiting cell, load the code, run the initializer, report [`Event::Started`].
+    Start {
+        /// The cell.
+        cell: CellNo,
+        /// For what.
+        demand: Arc<Demand>,
+        /// The call it is started for.
+        waiter: WaiterId,
+    },
+    /// The waiter may use the instance until it reports [`Event::Released`].
+    Grant {
+        /// The call.
+        waiter: WaiterId,
+        /// The instance.
+        cell: CellNo,
+        /// Whether it is the instance's first call, right after its start.
+        cold: bool,
+    },
+    /// The waiter gets nothing.
+    Refuse {
+        /// The call.
+        waiter: WaiterId,
+        /// For which reason.
+        why: Why,
+    },
+    /// End the cell, report [`Event::Stopped`].
+    Stop {
+        /// The cell.
+        cell: CellNo,
+        /// Whether its pre-stop hook is run first.
+        graceful: bool,
+    },
+}
+
+/// Why a waiter gets nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// Its deadline passed.
+    Deadline,
+    /// As many calls of its account wait already as may.
+    TooManyWaiting,
+    /// The start that this very event reports failed, and it was this call's own.
+    StartFailed,
+    /// The start that this very event reports failed, once too often for the others that wait.
+    OthersFailed,
+    /// The platform failed as this very event reports, repeatedly.
+    Platform,
+    /// The pool drains.
+    Draining,
+}
+
+/// Why no cell was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MakeFault {
+    /// No room for now; trying again later is right.
+    Full,
+    /// Something is wrong with the platform.
+    Broken,
+}
+
+/// Why no instance came of a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartFault {
+    /// The function's own doing.
+    Function,
+    /// The platform's.
+    Platform,
+}
+
+/// Failing starts of one version in a row after which every waiting call is told.
+const FAILURES_TOLD_TO_ALL: u32 = 3;
+/// Starts that failed for the platform's reasons after which a call is refused.
+const PLATFORM_ATTEMPTS: u32 = 3;
+
+/// How long a version that failed to start `failures` times in a row is left alone.
+fn start_pause(failures: u32) -> Duration {
+    match failures.checked_sub(FAILURES_TOLD_TO_ALL) {
+        None => Duration::ZERO,
+        Some(n) => Duration::from_millis(100 << n.min(7)).min(Duration::from_secs(10)),
+    }
+}
+
+/// How long a class whose cells could not be made `failures` times in a row is left alone.
+fn make_pause(failures: u32) -> Duration {
+    Duration::from_millis(25 << failures.min(8)).min(Duration::from_secs(5))
 }

@@ -1,0 +1,302 @@
+//! From who waits to what is started: orders, cells for orders, and whose idle instance makes room.
+
+use super::core::{Cell, Engine, State, Timer, VersionNo};
+use super::stock::Order;
+use super::{Action, CellNo, MakeFault, Why, make_pause};
+use crate::class::Class;
+use tokio::time::Instant;
+
+/// Whether a version's next start was admitted.
+enum Admission {
+    Placed,
+    /// Not now; others may be luckier.
+    Stalled,
+    /// Nothing can be admitted now.
+    Full,
+}
+
+impl Engine {
+    /// Notes that the version may want a start.
+    pub(super) fn want(&mut self, number: VersionNo, now: Instant) {
+        let version = self.version(number);
+        if !version.hungry && version.wants() && version.retry_at <= now {
+            version.hungry = true;
+            self.hungry.push_back(number);
+        }
+    }
+
+    /// Starts what can be started now. Cheap when nobody waits and no stock is due.
+    pub(super) fn pump(&mut self, now: Instant) {
+        // A bind may give an order back, and so make room for another.
+        loop {
+            self.bind_waiting_cells(now);
+            if !self.place_orders(now) {
+                break;
+            }
+        }
+        self.make_for_orders(now);
+        self.review_stocks(now);
+    }
+
+    /// Admits starts, one version after the other, until all are served or none can be. Says whether there were any.
+    fn place_orders(&mut self, now: Instant) -> bool {
+        let mut placed = false;
+        self.memory_short = false;
+        let mut stalled = 0;
+        while stalled < self.hungry.len() {
+            let number = self.hungry.pop_front().expect("the loop's condition says there is one");
+            let Some(version) = self.versions.get_mut(&number) else { continue };
+            if !version.wants() || version.retry_at > now {
+                version.hungry = false;
+                continue;
+            }
+            match self.place_order(number) {
+                Admission::Placed => {
+                    placed = true;
+                    stalled = 0;
+                    self.hungry.push_back(number);
+                }
+                Admission::Stalled => {
+                    stalled += 1;
+                    self.hungry.push_back(number);
+                }
+                Admission::Full => {
+                    self.hungry.push_front(number);
+                    break;
+                }
+            }
+        }
+        placed
+    }
+
+    fn place_order(&mut self, number: VersionNo) -> Admission {
+        if self.orders + self.starting >= self.bounds.starting {
+            return Admission::Full;
+        }
+        let version = &self.versions[&number];
+        let (class, weight) = (version.demand.class, version.weight);
+        let account = version.demand.key.function.account().clone();
+        if self.accounts[&account].instances >= self.bounds.instances_per_account && !self.evict_of_account(number) {
+            return Admission::Stalled;
+        }
+        if !self.make_room(weight) {
+            self.memory_short = true;
+            return Admission::Stalled;
+        }
+        let nominal = *self.versions[&number].unordered.first().expect("a version that wants has a waiter without a start");
+        self.accounts.get_mut(&account).expect("an account with a waiter is kept").instances += 1;
+        self.memory += weight;
+        self.orders += 1;
+        let version = self.version(number);
+        version.unordered.remove(&nominal);
+        version.orders += 1;
+        self.stock(class).orders.push_back(Order { version: number, nominal, weight });
+        Admission::Placed
+    }
+
+    /// Ends the instance of the version's account that idles longest. Its place is free at once.
+    fn evict_of_account(&mut self, number: VersionNo) -> bool {
+        let account = self.versions[&number].demand.key.function.account();
+        let oldest = self
+            .idle_cells()
+            .filter(|(_, cell, _)| self.account_of(cell) == Some(account))
+            .min_by_key(|(number, _, expires)| (*expires, *number))
+            .map(|(number, ..)| number);
+        oldest.is_some_and(|cell| {
+            self.stop(cell, true);
+            true
+        })
+    }
+
+    fn account_of(&self, cell: &Cell) -> Option<&dunlin_model::AccountId> {
+        match cell.state {
+            State::Live { version, .. } => Some(self.versions[&version].demand.key.function.account()),
+            _ => None,
+        }
+    }
+
+    /// Whether there is memory for one more instance. Ends idle instances when their end would help; their memory is
+    /// there when their walls are down.
+    fn make_room(&mut self, weight: u64) -> bool {
+        let limit = self.bounds.memory_bytes;
+        if self.memory + weight <= limit {
+            return true;
+        }
+        while self.memory - self.ending_memory + weight > limit {
+            let oldest = self.idle_cells().min_by_key(|(number, _, expires)| (*expires, *number)).map(|(number, ..)| number);
+            let Some(cell) = oldest.or_else(|| self.surplus_cell()) else { break };
+            if matches!(self.cells[&cell].state, State::Waiting) { self.end_waiting(cell) } else { self.stop(cell, true) }
+        }
+        // A function larger than everything may still run alone.
+        self.orders == 0 && self.cells.values().all(|cell| matches!(cell.state, State::Waiting | State::Making))
+    }
+
+    /// Binds waiting cells to orders of their class, oldest order first.
+    fn bind_waiting_cells(&mut self, now: Instant) {
+        if self.orders == 0 {
+            return;
+        }
+        let classes: Vec<Class> = self.stocks.iter().filter(|(_, stock)| stock.can_bind()).map(|(class, _)| *class).collect();
+        for class in classes {
+            while self.stock(class).can_bind() {
+                let stock = self.stock(class);
+                let order = stock.orders.pop_front().expect("can_bind looked");
+                if !self.take_order(&order) {
+                    self.give_back(&order, now);
+                    continue;
+                }
+                let stock = self.stock(class);
+                let cell = stock.waiting.pop_back().expect("can_bind looked");
+                stock.note_bind(now);
+                self.bind_cell(cell, &order);
+            }
+        }
+    }
+
+    /// Whether somebody still wants what the order is for.
+    fn take_order(&self, order: &Order) -> bool {
+        let version = &self.versions[&order.version];
+        let slots = version.starting.saturating_mul(version.demand.concurrency.max(1) as usize);
+        version.waiters.len() > slots
+    }
+
+    fn bind_cell(&mut self, number: CellNo, order: &Order) {
+        let version = self.versions.get_mut(&order.version).expect("a version with an order is kept");
+        let nominal = if version.waiters.contains(&order.nominal) {
+            order.nominal
+        } else {
+            let next = version.unordered.first().or(version.waiters.first());
+            *next.expect("the order was found to be wanted")
+        };
+        version.unordered.remove(&nominal);
+        version.orders -= 1;
+        version.starting += 1;
+        version.cells += 1;
+        let demand = std::sync::Arc::clone(&version.demand);
+        self.orders -= 1;
+        self.starting += 1;
+        let cell = self.cells.get_mut(&number).expect("a stock's cells exist");
+        self.memory -= cell.weight;
+        cell.weight = order.weight;
+        cell.state = State::Starting { version: order.version, nominal };
+        self.out.push(Action::Start { cell: number, demand, waiter: nominal });
+    }
+
+    /// An order that was taken out of its queue is not carried out.
+    fn give_back(&mut self, order: &Order, now: Instant) {
+        self.orders -= 1;
+        self.memory -= order.weight;
+        let version = self.version(order.version);
+        version.orders -= 1;
+        if version.waiters.contains(&order.nominal) {
+            version.unordered.insert(order.nominal);
+        }
+        let account = version.demand.key.function.account().clone();
+        self.free_place(&account);
+        self.want_if_kept(order.version, now);
+    }
+
+    fn want_if_kept(&mut self, version: VersionNo, now: Instant) {
+        self.forget_version_if_over(version, now);
+        if self.versions.contains_key(&version) {
+            self.want(version, now);
+        }
+    }
+
+    /// Takes back every order of the version.
+    pub(super) fn drop_orders(&mut self, number: VersionNo) {
+        let class = self.versions[&number].demand.class;
+        let stock = self.stock(class);
+        let (dropped, kept) = std::mem::take(&mut stock.orders).into_iter().partition::<Vec<_>, _>(|order| order.version == number);
+        stock.orders = kept.into();
+        for order in dropped {
+            self.orders -= 1;
+            self.memory -= order.weight;
+            let version = self.version(number);
+            version.orders -= 1;
+            if version.waiters.contains(&order.nominal) {
+                version.unordered.insert(order.nominal);
+            }
+            let account = version.demand.key.function.account().clone();
+            self.free_place(&account);
+        }
+    }
+
+    /// Makes cells for orders that have none coming.
+    fn make_for_orders(&mut self, now: Instant) {
+        if self.orders == 0 || self.making >= self.bounds.making {
+            return;
+        }
+        let lacking: Vec<Class> =
+            self.stocks.iter().filter(|(_, stock)| stock.lacks() && stock.retry_at <= now).map(|(class, _)| *class).collect();
+        let mut progress = true;
+        while progress {
+            progress = false;
+            for class in &lacking {
+                if self.making < self.bounds.making && self.stock(*class).lacks() {
+                    self.make(*class);
+                    progress = true;
+                }
+            }
+        }
+    }
+
+    pub(super) fn make(&mut self, class: Class) {
+        let number = CellNo(self.fresh());
+        let weight = class.waiting_bytes();
+        self.cells.insert(number, Cell { class, state: State::Making, weight });
+        self.memory += weight;
+        self.making += 1;
+        self.stock(class).making += 1;
+        self.out.push(Action::Make { cell: number, class });
+    }
+
+    pub(super) fn make_failed(&mut self, class: Class, fault: MakeFault, now: Instant) {
+        let stock = self.stock(class);
+        stock.making -= 1;
+        stock.failures = stock.failures.saturating_add(1);
+        stock.retry_at = now + make_pause(stock.failures);
+        let (at, told) = (stock.retry_at, fault == MakeFault::Broken && stock.failures >= super::PLATFORM_ATTEMPTS);
+        self.set_stock_timer(class, at);
+        if fault == MakeFault::Full {
+            let oldest = self.idle_cells().min_by_key(|(number, _, expires)| (*expires, *number)).map(|(number, ..)| number);
+            if let Some(cell) = oldest {
+                self.stop(cell, true);
+            }
+        }
+        if !told {
+            return;
+        }
+        if let Some(order) = self.stock(class).orders.pop_front() {
+            let waiter = order.nominal;
+            self.give_back(&order, now);
+            if self.waiters.contains_key(&waiter) {
+                self.refuse(waiter, Why::Platform);
+                self.forget_version_if_over(order.version, now);
+            }
+        }
+    }
+
+    /// Ends a cell that nobody was bound to.
+    pub(super) fn end_waiting(&mut self, number: CellNo) {
+        let Some(cell) = self.cells.get_mut(&number) else { return };
+        cell.state = State::Ending { version: None };
+        let (class, weight) = (cell.class, cell.weight);
+        self.ending_memory += weight;
+        self.stock(class).waiting.retain(|waiting| *waiting != number);
+        self.out.push(Action::Stop { cell: number, graceful: false });
+    }
+
+    pub(super) fn set_stock_timer(&mut self, class: Class, at: Instant) {
+        let stock = self.stocks.get_mut(&class).expect("a stock is made before it is timed");
+        match stock.timer {
+            Some(earlier) if earlier <= at => return,
+            Some(later) => {
+                self.timers.remove(&(later, Timer::Stock(class)));
+            }
+            None => {}
+        }
+        stock.timer = Some(at);
+        self.timers.insert((at, Timer::Stock(class)));
+    }
+}
