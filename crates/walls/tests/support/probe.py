@@ -29,6 +29,8 @@ def ask(name, question):
 
 def call(number, *arguments):
     result = libc.syscall(number, *arguments)
+    if number == 56 and result == 0:
+        os._exit(0)
     return "ok" if result >= 0 else errno.errorcode[ctypes.get_errno()]
 
 
@@ -176,7 +178,7 @@ calls = {
     "mincore": (27, 0, 0, 0),
     "name_to_handle_at": (303, 0, 0, 0, 0, 0),
     "clock_settime": (227, 0, 0),
-    "seccomp": (317, 0, 0, 0),
+    "seccomp": (317, 99, 0, 0),
 }
 for name, arguments in calls.items():
     wide = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
