@@ -1,0 +1,113 @@
+"""The Python zygote: an interpreter that has everything imported and forks itself for each cell.
+
+Run as `python3 -I -S /rt/python/zygote.py SOCKET HOST_PROC`, as root, in the guests' root and before any thread exists.
+The shared object beside this file does the cloning and builds the walls; here is what concerns Python alone.
+
+What always holds:
+- Nothing of a tenant is ever loaded here: user code exists only in children, behind their walls.
+- A child draws no random number from state it shares with its siblings. What is shared and stays shared: the seed of
+  string hashes, and the layout of the address space.
+"""
+
+import ctypes
+import gc
+import os
+import sys
+
+# The wide set: what handlers import most. Each is paid for once here, and by a few pages in each child.
+import asyncio
+import base64
+import datetime
+import decimal
+import hashlib
+import hmac
+import http.client
+import importlib.util
+import io
+import json
+import logging
+import random
+import re
+import ssl
+import threading
+import time
+import traceback
+import urllib.request
+import uuid
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+class Randomness:
+    """Gives a child its own randomness. OpenSSL needs force: it knows a fork by its process id, and in its own pid
+    namespace every cell is process 1."""
+
+    def __init__(self):
+        # The library that `ssl` is linked to, whichever that is; opening it again would find another one.
+        crypto = ctypes.CDLL(getattr(sys.modules["_ssl"], "__file__", None))
+        context, number, data = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
+        size = ctypes.c_size_t
+        self._sources = []
+        if hasattr(crypto, "EVP_RAND_reseed"):  # OpenSSL 3
+            names = ("RAND_get0_primary", "RAND_get0_public", "RAND_get0_private")
+            self._reseed = crypto.EVP_RAND_reseed
+            self._reseed.argtypes = (context, number, data, size, data, size)
+            self._arguments = lambda source, fresh: (source, 1, None, 0, fresh, len(fresh))
+            of = (None,)
+        elif hasattr(crypto, "RAND_DRBG_reseed"):  # OpenSSL 1.1.1
+            names = ("RAND_DRBG_get0_master", "RAND_DRBG_get0_public", "RAND_DRBG_get0_private")
+            self._reseed = crypto.RAND_DRBG_reseed
+            self._reseed.argtypes = (context, data, size, number)
+            self._arguments = lambda source, fresh: (source, fresh, len(fresh), 1)
+            of = ()
+        else:
+            raise RuntimeError("cannot reseed this OpenSSL: " + ssl.OPENSSL_VERSION)
+        self._reseed.restype = number
+        for name in names:
+            source = getattr(crypto, name)
+            source.restype = context
+            source.argtypes = (context,) * len(of)
+            self._sources.append((source, of))
+
+    def renew(self):
+        random.seed(os.urandom(32))
+        fresh = os.urandom(32)
+        ssl.RAND_add(fresh, 32.0)
+        for source, of in self._sources:
+            if self._reseed(*self._arguments(source(*of), fresh)) != 1:
+                raise RuntimeError("OpenSSL refused to reseed")
+
+
+def load_bootstrap():
+    """Imports the bootstrap without leaving a trace of this directory in what user code sees."""
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, HERE)
+    try:
+        import bootstrap
+    finally:
+        sys.path.remove(HERE)
+    return bootstrap
+
+
+def main():
+    supervisor, host_proc = int(sys.argv[1]), int(sys.argv[2])
+    library = ctypes.PyDLL(os.path.join(HERE, "libdunlin_walls.so"))
+    bootstrap = load_bootstrap()
+    randomness = Randomness()
+    for descriptor in (supervisor, host_proc):
+        os.set_inheritable(descriptor, False)
+    # The same walk once here: what it allocates for good is then shared instead of private to each child.
+    bootstrap.prewarm()
+    sys.argv[:] = [""]
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    library.dunlin_zygote_serve(supervisor, host_proc)
+    # From here on this is a child, behind its walls.
+    gc.enable()
+    randomness.renew()
+    bootstrap.prewarm()
+    bootstrap.main()
+
+
+main()
