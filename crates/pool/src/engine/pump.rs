@@ -50,7 +50,7 @@ impl Engine {
                 version.hungry = false;
                 continue;
             }
-            match self.place_order(number) {
+            match self.place_order(number, now) {
                 Admission::Placed => {
                     placed = true;
                     stalled = 0;
@@ -69,12 +69,17 @@ impl Engine {
         placed
     }
 
-    fn place_order(&mut self, number: VersionNo) -> Admission {
+    fn place_order(&mut self, number: VersionNo, now: Instant) -> Admission {
         if self.orders + self.starting >= self.bounds.starting {
             return Admission::Full;
         }
         let version = &self.versions[&number];
         let (class, weight) = (version.demand.class, version.weight);
+        let stock = &self.stocks[&class];
+        if stock.retry_at > now && stock.waiting.len() + stock.making <= stock.orders.len() {
+            // No place is held for a cell that cannot be made.
+            return Admission::Stalled;
+        }
         let account = version.demand.key.function.account().clone();
         if self.accounts[&account].instances >= self.bounds.instances_per_account && !self.evict_of_account(number) {
             return Admission::Stalled;
@@ -264,16 +269,17 @@ impl Engine {
                 self.stop(cell, true);
             }
         }
-        if !told {
-            return;
-        }
-        if let Some(order) = self.stock(class).orders.pop_front() {
-            let waiter = order.nominal;
+        // Orders that still have a cell coming stay; the others give their places back until cells can be made again.
+        let stock = self.stock(class);
+        let spared = (stock.waiting.len() + stock.making).min(stock.orders.len());
+        let orders: Vec<_> = stock.orders.split_off(spared).into();
+        let unlucky = orders.iter().map(|order| (order.version, order.nominal)).find(|(_, nominal)| self.waiters.contains_key(nominal));
+        for order in orders {
             self.give_back(&order, now);
-            if self.waiters.contains_key(&waiter) {
-                self.refuse(waiter, Why::Platform);
-                self.forget_version_if_over(order.version, now);
-            }
+        }
+        if let Some((version, waiter)) = unlucky.filter(|_| told) {
+            self.refuse(waiter, Why::Platform);
+            self.forget_version_if_over(version, now);
         }
     }
 
