@@ -1,1 +1,38 @@
-//! (to be written)
+//! The control plane without HTTP: functions, their code, and their triggers.
+//!
+//! A door authenticates and translates; [`Control`] decides. Every method takes an
+//! [`AccountScope`](dunlin_model::AccountScope) and can reach nothing outside it. What it writes is intent, in the
+//! store; the pool and the desk act on what they find there, so calls go on when this crate is stuck.
+//!
+//! ```text
+//!  create ─▶ check ─▶ decode ─▶ blob ─▶ unpack (disposable sandbox) ─▶ store ─▶ instances of older code retire
+//!                                 └──── taken back when a later step fails ────┘
+//! ```
+//!
+//! # Invariants
+//! - A function in the store has a blob and an unpacked tree. They are removed only when no function has used them for
+//!   a grace period, so that a call that has just read the old version still finds its code.
+//! - What fails leaves nothing: a package that was refused is gone before the caller hears of it; what a crash left is
+//!   found by [`Control::reconcile`].
+//! - Every write names the revision it replaces; a lost race is an error, not a lost update.
+//! - A page token or a code link says nothing to its holder and does not survive being changed.
+//!
+//! Limits come from `model`, signatures from `auth`, statuses from `api`.
+
+mod code;
+mod control;
+mod error;
+mod functions;
+mod instances;
+mod listing;
+mod packages;
+mod seal;
+mod triggers;
+
+pub use code::{CodeDownload, CodeLink, InputCode};
+pub use control::{Clock, Config, Control, Parts, Region};
+pub use error::Error;
+pub use functions::FunctionFilter;
+pub use instances::{InstanceFilter, Instances};
+pub use listing::Paging;
+pub use triggers::{TriggerInput, TriggerPatch};

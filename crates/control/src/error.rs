@@ -1,0 +1,114 @@
+//! Why an operation was not done.
+
+use dunlin_model::{FunctionName, InvalidField, InvalidId, TriggerName};
+use dunlin_store::StoreError;
+
+/// Why an operation was not done. Whose fault it is can be told from the variant.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A member of the request is wrong.
+    #[error(transparent)]
+    Invalid(#[from] InvalidField),
+    /// No such function in the caller's account.
+    #[error("function '{name}' does not exist")]
+    FunctionNotFound {
+        /// As asked for.
+        name: FunctionName,
+    },
+    /// No such version.
+    #[error("version '{qualifier}' of function '{function}' does not exist")]
+    VersionNotFound {
+        /// The function, which exists.
+        function: FunctionName,
+        /// As asked for.
+        qualifier: String,
+    },
+    /// No such alias.
+    #[error("alias '{qualifier}' of function '{function}' does not exist")]
+    AliasNotFound {
+        /// The function, which exists.
+        function: FunctionName,
+        /// As asked for.
+        qualifier: String,
+    },
+    /// No such trigger.
+    #[error("trigger '{name}' of function '{function}' does not exist")]
+    TriggerNotFound {
+        /// The function, which exists.
+        function: FunctionName,
+        /// As asked for.
+        name: TriggerName,
+    },
+    /// The name is taken.
+    #[error("function '{name}' already exists")]
+    FunctionExists {
+        /// The name.
+        name: FunctionName,
+    },
+    /// The name, or the version's one place for an HTTP trigger, is taken.
+    #[error("trigger '{name}' of function '{function}' already exists{why}")]
+    TriggerExists {
+        /// The function.
+        function: FunctionName,
+        /// The trigger that is there.
+        name: TriggerName,
+        /// Empty, or why a trigger of another name is in the way.
+        why: &'static str,
+    },
+    /// It still has triggers.
+    #[error("function '{name}' still has triggers; delete them first")]
+    FunctionNotEmpty {
+        /// The function.
+        name: FunctionName,
+    },
+    /// Somebody else wrote in between.
+    #[error("it was changed by another request in the meantime; read it again and retry")]
+    ConcurrentUpdate,
+    /// As many exist as may.
+    #[error("the limit of {limit} {what} is reached")]
+    LimitExceeded {
+        /// Plural, for the user.
+        what: &'static str,
+        /// How many may exist.
+        limit: usize,
+    },
+    /// A link to code that is broken, changed or too old.
+    #[error("the link is not valid or not valid any more; ask for a new one")]
+    BadLink,
+    /// The platform has no room for this now.
+    #[error("the platform is busy: {what}")]
+    Busy {
+        /// With what.
+        what: &'static str,
+    },
+    /// The platform failed.
+    #[error("cannot {doing}")]
+    Platform {
+        /// Which step.
+        doing: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Error {
+    pub(crate) fn platform(doing: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Platform { doing, source: source.into() }
+    }
+
+    pub(crate) fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Invalid(InvalidField::new(field, problem))
+    }
+}
+
+impl From<InvalidId> for Error {
+    fn from(invalid: InvalidId) -> Self {
+        Self::Invalid(invalid.into())
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::platform("use the store", error)
+    }
+}

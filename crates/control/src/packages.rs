@@ -1,0 +1,199 @@
+//! Code packages: a blob and an unpacked tree under one digest, from the first byte to the last use.
+//!
+//! Whoever brings a package in holds it until the function that uses it is in the store; whoever removes one holds it
+//! alone. So a package is never removed between being unpacked and being stored, in this process. Packages that a crash
+//! orphaned, or whose function changed, are found by [`Packages::reconcile`] and removed after the grace period.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bytes::Bytes;
+use dunlin_blobs::Blobs;
+use dunlin_model::{CodePackage, Crc64, Digest};
+use dunlin_sandbox::{Sandboxes, UnpackError, UnpackLimits};
+use dunlin_store::Store;
+use jiff::Timestamp;
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+
+use crate::control::{Clock, Config};
+use crate::error::Error;
+
+pub(crate) struct Packages {
+    store: Arc<dyn Store>,
+    blobs: Arc<dyn Blobs>,
+    sandboxes: Arc<dyn Sandboxes>,
+    clock: Clock,
+    limits: UnpackLimits,
+    grace_s: i64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Who is working on a digest.
+    locks: HashMap<Digest, Weak<RwLock<()>>>,
+    /// Since when no function has used it, as far as is known.
+    unused: HashMap<Digest, Timestamp>,
+}
+
+/// A package that is stored and unpacked, and stays so while this is held.
+pub(crate) struct Held {
+    pub(crate) package: CodePackage,
+    _guard: OwnedRwLockReadGuard<()>,
+}
+
+impl Packages {
+    pub(crate) fn new(store: Arc<dyn Store>, blobs: Arc<dyn Blobs>, sandboxes: Arc<dyn Sandboxes>, clock: Clock, config: &Config) -> Self {
+        let limits = UnpackLimits { bytes: config.limits.unpacked_bytes_max, entries: config.limits.unpacked_entries_max };
+        let grace_s = i64::try_from(config.package_grace.as_secs()).unwrap_or(i64::MAX / 2);
+        Self { store, blobs, sandboxes, clock, limits, grace_s, state: Mutex::default() }
+    }
+
+    /// Stores and unpacks `zip`. When it is refused, nothing of it is left.
+    pub(crate) async fn admit(&self, zip: Bytes) -> Result<Held, Error> {
+        let (digest, checksum, zip) = tokio::task::spawn_blocking(move || (Digest::of(&zip), Crc64::of(&zip), zip))
+            .await
+            .map_err(|error| Error::platform("hash the code", error))?;
+        let size = zip.len() as u64;
+        let guard = self.lock(digest).write_owned().await;
+        match self.unpack(digest, zip).await {
+            Ok(()) => Ok(Held { package: CodePackage { digest, checksum, size }, _guard: guard.downgrade() }),
+            Err(error) => {
+                self.remove_if_new(digest).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn unpack(&self, digest: Digest, zip: Bytes) -> Result<(), Error> {
+        self.blobs.put(zip).await.map_err(|error| Error::platform("store the code", error))?;
+        let file = self.blobs.open(digest).await.map_err(|error| Error::platform("open the code", error))?;
+        match self.sandboxes.unpack(digest, file.into(), self.limits).await {
+            Ok(report) => {
+                tracing::debug!(package = %digest, report.bytes, report.entries, "a package was unpacked");
+                Ok(())
+            }
+            Err(UnpackError::Rejected { code, message }) => {
+                tracing::debug!(package = %digest, code, message, "a package was refused");
+                Err(Error::invalid("code.zipFile", format!("is refused: {message}")))
+            }
+            Err(UnpackError::TimedOut) => Err(Error::invalid("code.zipFile", "is refused: unpacking it takes too long")),
+            Err(UnpackError::Full) => Err(Error::Busy { what: "too many packages are being unpacked" }),
+            Err(error) => Err(Error::platform("unpack the code", error)),
+        }
+    }
+
+    /// Gives up a package that was admitted for a write that then failed.
+    pub(crate) async fn abandon(&self, held: Held) {
+        let digest = held.package.digest;
+        drop(held);
+        let _guard = self.lock(digest).write_owned().await;
+        self.remove_if_new(digest).await;
+    }
+
+    /// A function that used this package does not any more.
+    pub(crate) fn release(&self, digest: Digest) {
+        let now = (self.clock)();
+        self.state().unused.entry(digest).or_insert(now);
+    }
+
+    /// The zip, verified. `None` when it is gone.
+    pub(crate) async fn read(&self, digest: Digest) -> Result<Option<Bytes>, Error> {
+        let _guard = self.lock(digest).read_owned().await;
+        match self.blobs.read(digest).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(Error::platform("read the code", error)),
+        }
+    }
+
+    /// Removes what no function has used for the grace period.
+    pub(crate) async fn reconcile(&self) -> Result<usize, Error> {
+        let stored = self.blobs.list().await.map_err(|error| Error::platform("list the code packages", error))?;
+        let now = (self.clock)();
+        let used = self.used();
+        let due: Vec<Digest> = {
+            let mut state = self.state();
+            state.locks.retain(|_, lock| lock.strong_count() > 0);
+            state.unused.retain(|digest, _| !used.contains(digest));
+            stored
+                .into_iter()
+                .filter(|digest| !used.contains(digest))
+                .filter(|digest| {
+                    let since = *state.unused.entry(*digest).or_insert(now);
+                    now.as_second().saturating_sub(since.as_second()) >= self.grace_s
+                })
+                .collect()
+        };
+        let mut removed = 0;
+        for digest in due {
+            // Somebody who brings the same package in right now keeps it.
+            let Ok(_guard) = self.lock(digest).try_write_owned() else { continue };
+            if self.used().contains(&digest) {
+                self.state().unused.remove(&digest);
+                continue;
+            }
+            match self.remove(digest).await {
+                Ok(()) => {
+                    removed += 1;
+                    self.state().unused.remove(&digest);
+                }
+                Err(error) => tracing::warn!(package = %digest, error = %chain(&error), "an unused package could not be removed; tried again in the next round"),
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes a package that nobody uses and nobody used lately. The caller holds it alone.
+    async fn remove_if_new(&self, digest: Digest) {
+        if self.used().contains(&digest) || self.state().unused.contains_key(&digest) {
+            return;
+        }
+        if let Err(error) = self.remove(digest).await {
+            tracing::warn!(package = %digest, error = %chain(&error), "a refused package could not be removed; it is tried again");
+            self.release(digest);
+        }
+    }
+
+    /// The tree first: as long as the blob is there, the package is found again.
+    async fn remove(&self, digest: Digest) -> Result<(), Error> {
+        self.sandboxes.discard_tree(digest).await.map_err(|error| Error::platform("discard the unpacked code", error))?;
+        match self.blobs.remove(digest).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(Error::platform("remove the code", error)),
+        }
+    }
+
+    fn used(&self) -> HashSet<Digest> {
+        self.store.view().functions().map(|(_, stored)| stored.value.code.digest).collect()
+    }
+
+    fn lock(&self, digest: Digest) -> Arc<RwLock<()>> {
+        let mut state = self.state();
+        let slot = state.locks.entry(digest).or_default();
+        if let Some(lock) = slot.upgrade() {
+            return lock;
+        }
+        let lock = Arc::new(RwLock::new(()));
+        *slot = Arc::downgrade(&lock);
+        lock
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Both maps stay meaningful whatever a panic interrupted: entries are added and removed whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An error with its causes, each once, for the operator's log.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
