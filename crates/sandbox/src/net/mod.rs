@@ -1,11 +1,41 @@
 //! What a cell can reach: a network namespace of its own, taken from a pool of ready ones.
+//!
+//! Two kinds are kept ready: loopback alone, and loopback with a link to the host that stays closed until the
+//! cell is bound. Over a link a cell reaches public addresses of the internet through the host's translation, and names through
+//! the stub ([`dns_stub`]); one static set of rules ([`Caps`], [`ranges`]) refuses everything else. No rule changes when
+//! a cell comes or goes.
+//!
+//! # Invariants
+//! - A namespace is one cell's and is never used again, nor is its link's address before the link is gone.
+//! - Where the host cannot filter, or filters us away, [`Net::Internet`] gets loopback only and [`NetPool::egress`] says
+//!   why: never an open way out.
+//! - All that is left behind, by whatever end, is called by the installation's id and swept at the next start.
+//! - Nothing here runs a program other than `nft`.
+//!
+//! `links` makes namespaces, `pool` keeps them ready, `firewall` writes the rules, `probe` tries them.
 
+mod addresses;
 pub mod dns;
+pub mod dns_message;
 pub mod dns_stub;
+pub(crate) mod firewall;
+mod links;
+mod netlink;
+mod pool;
+mod probe;
+pub mod ranges;
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
+use self::addresses::Addresses;
+use self::dns::DnsSockets;
+pub use self::firewall::Caps;
+use self::firewall::{LoadError, Rules};
+use self::links::{Made, Workshop, at};
+use self::pool::{Kind, Pool, Reach};
+use self::ranges::{REFUSED, Range4};
 use crate::Net;
 use crate::installation::{Installation, InstallationId};
 
@@ -18,22 +48,32 @@ pub struct NetConfig {
     pub block: u32,
     /// Whether [`Net::Internet`] is to reach the internet. If not, or if the host cannot filter, such cells get loopback.
     pub egress: bool,
-    /// Ready namespaces of kind [`Net::Loopback`].
+    /// Ready namespaces of loopback alone.
     pub loopback_ready: usize,
-    /// Ready namespaces of kind [`Net::Internet`].
+    /// Ready namespaces with a link.
     pub internet_ready: usize,
+    /// What one cell may do at most.
+    pub caps: Caps,
+    /// The addresses no cell reaches.
+    pub refused: Vec<Range4>,
 }
 
 impl NetConfig {
     /// The defaults for an installation, with egress.
     #[must_use]
     pub fn new(installation: &Installation) -> Self {
+        Self::named(installation.id(), installation.block().index())
+    }
+
+    fn named(installation: InstallationId, block: u32) -> Self {
         Self {
-            installation: installation.id(),
-            block: installation.block().index(),
+            installation,
+            block,
             egress: true,
             loopback_ready: 16,
             internet_ready: 16,
+            caps: Caps::default(),
+            refused: REFUSED.to_vec(),
         }
     }
 }
@@ -41,9 +81,12 @@ impl NetConfig {
 /// Why there is no network for a cell.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
-    /// The network thread is gone.
+    /// The network thread has ended.
     #[error("the network thread has ended")]
     Gone,
+    /// A thread could not return from a cell's namespace and has ended.
+    #[error("cannot return from a net namespace")]
+    Lost(#[source] io::Error),
     /// One step failed.
     #[error("cannot {what}")]
     Io {
@@ -63,56 +106,136 @@ pub enum Egress {
     Off(String),
 }
 
-/// The pool of namespaces. Clones share it; the last one dropped ends its thread and removes its links and table.
+/// The pool of namespaces. Clones share it; the last one dropped ends its threads and removes its links and table.
 #[derive(Clone, Debug)]
-pub struct NetPool {}
+pub struct NetPool {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pool: Pool,
+    egress: Egress,
+    dns: Option<DnsSockets>,
+}
 
 impl NetPool {
-    /// Sweeps what an earlier run left, loads the firewall and starts to fill.
+    /// Sweeps what an earlier run left, loads the firewall, tries it and starts to fill. Everything happens in the
+    /// calling thread's net namespace.
     pub fn start(config: NetConfig) -> Result<Self, NetError> {
-        let _ = config;
-        Err(NetError::Gone)
+        let addresses = Addresses::new(config.installation, config.block);
+        let mut workshop = Workshop::open(addresses.clone())?;
+        workshop.sweep()?;
+        let (egress, dns) = if config.egress {
+            open_egress(&mut workshop, &addresses, &config)
+        } else {
+            // An earlier run may have had it.
+            let _ = firewall::load(&firewall::remove(&addresses.table()));
+            (Egress::Off("it is switched off".to_owned()), None)
+        };
+        let table = dns.is_some().then(|| addresses.table());
+        let internet_ready = if egress == Egress::On { config.internet_ready } else { 0 };
+        let pool = Pool::start(workshop, config.loopback_ready, internet_ready, table)?;
+        Ok(Self { inner: Arc::new(Inner { pool, egress, dns }) })
     }
 
     /// Whether there is a way out.
     #[must_use]
     pub fn egress(&self) -> Egress {
-        Egress::Off(String::new())
+        self.inner.egress.clone()
     }
 
     /// A namespace nobody has used. Waits for one to be made if none is ready.
     pub fn take(&self, net: Net) -> Result<NetNs, NetError> {
-        let _ = net;
-        Err(NetError::Gone)
+        let kind = match (net, &self.inner.egress) {
+            (Net::Internet, Egress::On) => Kind::Linked,
+            (Net::Internet, Egress::Off(_)) | (Net::Loopback, _) => Kind::Loopback,
+        };
+        Ok(NetNs { made: self.inner.pool.take(kind)?, reach: self.inner.pool.reach() })
     }
 
     /// The sockets the server's DNS stub answers on, bound where cells' queries arrive. `None` without egress.
-    pub fn dns_sockets(&self) -> Result<Option<dns::DnsSockets>, NetError> {
-        Ok(None)
+    pub fn dns_sockets(&self) -> Result<Option<DnsSockets>, NetError> {
+        self.inner.dns.as_ref().map(|dns| dns.try_clone().map_err(at("copy a socket"))).transpose()
     }
 }
 
 /// One cell's network namespace. Dropping it removes its link; the namespace goes with the last process in it.
 #[derive(Debug)]
 pub struct NetNs {
-    fd: OwnedFd,
+    made: Made,
+    reach: Reach,
 }
 
 impl NetNs {
     /// The namespace, to be joined with `setns`.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
-        use std::os::fd::AsFd as _;
-        self.fd.as_fd()
+        self.made.ns.as_fd()
     }
 
     /// Opens the way out. Does nothing for a loopback-only namespace.
     pub fn link_up(&self) -> Result<(), NetError> {
-        Ok(())
+        self.made.link.map_or(Ok(()), |link| self.reach.open(link))
     }
 
     /// A fresh, unconnected, non-blocking TCP/IPv4 socket inside the namespace.
     pub fn socket(&self) -> Result<OwnedFd, NetError> {
-        Err(NetError::Gone)
+        self.reach.socket(&self.made.ns)
     }
 }
+
+impl Drop for NetNs {
+    fn drop(&mut self) {
+        if let Some(link) = self.made.link {
+            self.reach.done_with(link);
+        }
+    }
+}
+
+/// Loads and tries everything a way out needs. What cannot be had is a reason, not an error: cells run without.
+fn open_egress(workshop: &mut Workshop, addresses: &Addresses, config: &NetConfig) -> (Egress, Option<DnsSockets>) {
+    match try_egress(workshop, addresses, config) {
+        Ok(dns) => (Egress::On, Some(dns)),
+        Err(reason) => {
+            let _ = firewall::load(&firewall::remove(&addresses.table()));
+            tracing::warn!(reason, "functions have no internet access");
+            (Egress::Off(reason), None)
+        }
+    }
+}
+
+fn try_egress(workshop: &mut Workshop, addresses: &Addresses, config: &NetConfig) -> Result<DnsSockets, String> {
+    let (dns, resolver_port) = DnsSockets::bind(addresses.gateway())
+        .map_err(|error| format!("the resolver's sockets cannot be bound: {error}"))?;
+    let rules = Rules { addresses, refused: &config.refused, caps: &config.caps, resolver_port };
+    firewall::load(&rules.text()).map_err(|error| match error {
+        LoadError::Run(source) => format!("nft cannot be run: {source}"),
+        other => other.to_string(),
+    })?;
+    forward().map_err(|error| format!("forwarding between links cannot be switched on: {error}"))?;
+    let chain = |error: NetError| match std::error::Error::source(&error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    };
+    let stopped = probe::run(workshop, &dns).map_err(|error| format!("the way out cannot be tried: {}", chain(error)))?;
+    // What is left of the probe must not be the first thing the stub reads.
+    workshop.sweep().map_err(chain)?;
+    match stopped {
+        Some(reason) => Err(reason),
+        None => Ok(dns),
+    }
+}
+
+/// Has the kernel pass packets on between links, as it must for any container's network.
+fn forward() -> io::Result<()> {
+    const SWITCH: &str = "/proc/sys/net/ipv4/ip_forward";
+    if std::fs::read_to_string(SWITCH)?.trim() != "1" {
+        std::fs::write(SWITCH, "1")?;
+        tracing::info!("switched on net.ipv4.ip_forward, so that functions reach the internet");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Reading DNS messages from strangers.
