@@ -22,6 +22,7 @@
 //! Warm reuse lives in `pool`; the bytes on the channel in `runtime`; what a cell's walls are made of in `walls`.
 
 mod api;
+pub mod assets;
 pub mod cgroup;
 mod client;
 mod credentials;
@@ -43,14 +44,6 @@ mod zygote;
 pub mod harness;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-
-mod assets {
-    pub(crate) fn install(dir: &std::path::Path) -> std::io::Result<std::path::PathBuf> {
-        let rt = dir.join("rt");
-        std::fs::create_dir_all(&rt)?;
-        Ok(rt)
-    }
-}
 
 pub use api::{
     Bind, BindError, Cell, CellKind, EndError, Ended, Exit, MakeError, Net, Sandboxes, Step, UnpackError, UnpackLimits,

@@ -1,7 +1,9 @@
 //! Walls around one process tree, built from the inside.
 //!
 //! This crate is what runs between `clone` and the first instruction of a runtime. It is linked into the binary (for
-//! the spawner, from which node and custom runtimes start) and built as a shared object that the Python zygote loads.
+//! the spawner, from which node and custom runtimes start), and `cargo xtask assets` builds it once more as the shared
+//! object that the Python zygote loads. (Not as a second crate type: Cargo would then write the library for everyone
+//! to a name without a hash, where two builds of it overwrite each other.)
 //!
 //! ```text
 //! supervisor ──MakeRequest + descriptors──▶ spawner or zygote      (root, in the prepared read-only root)

@@ -1,6 +1,8 @@
 //! Cells forked from the Python zygote, on the real kernel. Needs root.
 
 mod support;
+#[path = "../shared_object.rs"]
+mod shared_object;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -58,7 +60,7 @@ fn runtimes() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../runtimes/python")
 }
 
-/// What becomes `/rt`: the zygote, the shared object as cargo has just built it, and a bootstrap.
+/// What becomes `/rt`: the zygote, the shared object and a bootstrap.
 fn assets(bootstrap: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -66,8 +68,10 @@ fn assets(bootstrap: &str) -> tempfile::TempDir {
     fs::create_dir(&python).unwrap();
     fs::copy(runtimes().join("zygote.py"), python.join("zygote.py")).unwrap();
     fs::write(python.join("bootstrap.py"), bootstrap).unwrap();
-    let beside_the_test = std::env::current_exe().unwrap().parent().unwrap().join("libdunlin_walls.so");
-    fs::copy(beside_the_test, python.join("libdunlin_walls.so")).unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let built = shared_object::path(&root).unwrap();
+    assert!(built.is_file(), "run `cargo xtask assets` first");
+    fs::copy(built, python.join(shared_object::NAME)).unwrap();
     directory
 }
 

@@ -45,7 +45,8 @@ fn run(program: &[libc::sock_filter], architecture: u32, number: u32, arguments:
 }
 
 fn call(number: i64, arguments: [u64; 6]) -> u32 {
-    run(&program(), ARCHITECTURE, u32::try_from(number).unwrap(), arguments)
+    static PROGRAM: std::sync::LazyLock<Vec<libc::sock_filter>> = std::sync::LazyLock::new(program);
+    run(&PROGRAM, ARCHITECTURE, u32::try_from(number).unwrap(), arguments)
 }
 
 #[test]
