@@ -66,7 +66,7 @@ impl<K: Ord, V: Clone> Sorted<K, V> {
     }
 
     /// The entries from the first for which `before` is false. `before` must be true for a beginning of the order only.
-    pub(crate) fn from_where(&self, before: impl Fn(&K) -> bool) -> impl Iterator<Item = (&K, &V)> {
+    pub(crate) fn skip_before(&self, before: impl Fn(&K) -> bool) -> impl Iterator<Item = (&K, &V)> {
         let index = self.chunks.partition_point(|chunk| chunk.last().is_some_and(|(key, _)| before(key)));
         let skip = self.chunks.get(index).map_or(0, |chunk| chunk.partition_point(|(key, _)| before(key)));
         self.chunks[index..].iter().flat_map(|chunk| chunk.iter()).skip(skip).map(|(key, value)| (&**key, value))
@@ -112,7 +112,7 @@ mod tests {
             for key in 0..600 {
                 prop_assert_eq!(model.get(&key), sorted.get(&key));
             }
-            let listed: Vec<_> = sorted.from_where(|key| *key < from).map(|(k, v)| (*k, *v)).collect();
+            let listed: Vec<_> = sorted.skip_before(|key| *key < from).map(|(k, v)| (*k, *v)).collect();
             prop_assert_eq!(model.range(from..).map(|(k, v)| (*k, *v)).collect::<Vec<_>>(), listed);
         }
     }

@@ -40,7 +40,7 @@ impl View {
     /// The function's triggers, by name.
     pub fn triggers(&self, function: &FunctionKey) -> impl Iterator<Item = &Arc<Stored<Trigger>>> {
         self.triggers
-            .from_where(|key| key.function < *function)
+            .skip_before(|key| key.function < *function)
             .take_while(move |(key, _)| key.function == *function)
             .map(|(_, trigger)| trigger)
     }
@@ -54,7 +54,7 @@ impl View {
     /// The account's functions, by name.
     pub fn functions_of(&self, account: &AccountId) -> impl Iterator<Item = &Arc<Stored<Function>>> {
         self.functions
-            .from_where(|key| key.account() < account)
+            .skip_before(|key| key.account() < account)
             .take_while(move |(key, _)| key.account() == account)
             .map(|(_, function)| function)
     }
@@ -73,7 +73,7 @@ impl View {
 
     /// Every function, by account and name.
     pub fn functions(&self) -> impl Iterator<Item = (&FunctionKey, &Arc<Stored<Function>>)> {
-        self.functions.from_where(|_| false)
+        self.functions.skip_before(|_| false)
     }
 
     /// What an instance of this function's head is bound to.
@@ -86,7 +86,7 @@ impl View {
         let account = scope.account();
         let rows = self
             .functions
-            .from_where(|key| is_before((key.account(), key.name().as_str()), account, prefix, after))
+            .skip_before(|key| is_before((key.account(), key.name().as_str()), account, prefix, after))
             .take_while(|(key, _)| key.account() == account && key.name().as_str().starts_with(prefix))
             .map(|(key, function)| (key.name().as_str(), function));
         page(rows, limit)
@@ -95,7 +95,7 @@ impl View {
     pub(crate) fn list_triggers(&self, function: &FunctionKey, prefix: &str, after: Option<&str>, limit: usize) -> Page<Arc<Stored<Trigger>>> {
         let rows = self
             .triggers
-            .from_where(|key| is_before((&key.function, key.name.as_str()), function, prefix, after))
+            .skip_before(|key| is_before((&key.function, key.name.as_str()), function, prefix, after))
             .take_while(|(key, _)| key.function == *function && key.name.as_str().starts_with(prefix))
             .map(|(key, trigger)| (key.name.as_str(), trigger));
         page(rows, limit)

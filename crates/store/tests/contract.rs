@@ -1,4 +1,5 @@
 //! The contract, over both stores.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::sync::Arc;
 

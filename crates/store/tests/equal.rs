@@ -1,4 +1,5 @@
 //! Whatever is done to them, the two stores stay equal, and SQLite is still equal after it was opened again.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use dunlin_model::{Revision, TriggerKey};
 use dunlin_store::{Memory, RecordQuery, Sqlite, Store, contract};
