@@ -1,32 +1,82 @@
 //! The right to one call in an instance.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use dunlin_model::{InstanceId, Phases};
+
+use crate::engine::{CellNo, Event};
+use crate::service::{Inner, Slot};
 use crate::worker::Worker;
 
-/// The right to one call in an instance.
-pub struct Lease {}
+/// The right to one call in an instance. Dropping it gives the instance to the oldest waiter, or lets it idle.
+#[must_use = "dropping a lease gives the instance back"]
+pub struct Lease {
+    pool: Arc<Inner>,
+    slot: Arc<Slot>,
+    cell: CellNo,
+    cold: bool,
+    phases: Phases,
+    discard: bool,
+}
 
 impl Lease {
-    /// The instance's guest.
+    pub(crate) fn new(pool: &Arc<Inner>, slot: &Arc<Slot>, cell: CellNo, cold: bool) -> Self {
+        let phases = if cold { slot.phases() } else { Phases::default() };
+        Self { pool: Arc::clone(pool), slot: Arc::clone(slot), cell, cold, phases, discard: false }
+    }
+
+    /// Notes that the call waited `waited` in all; what was not its start was its queue.
+    pub(crate) fn waited(&mut self, waited: Duration) {
+        let start = self.phases.bind + self.phases.load + self.phases.init;
+        self.phases.queue = waited.saturating_sub(start);
+    }
+
+    /// What runs in the instance.
     #[must_use]
     pub fn guest(&self) -> &dyn Worker {
-        unreachable!()
+        &*self.slot.worker
     }
+
     /// The instance.
     #[must_use]
     pub fn instance(&self) -> &InstanceId {
-        unreachable!()
+        &self.slot.id
     }
+
     /// Whether the instance was started for this call.
     #[must_use]
     pub fn cold(&self) -> bool {
-        false
+        self.cold
     }
+
     /// Queue, bind, load and init of this call.
     #[must_use]
     pub fn phases(&self) -> Phases {
-        Phases::default()
+        self.phases
     }
-    /// Ends the instance.
-    pub fn discard(self) {}
+
+    /// Whether the instance is known to be dead: a call to it would never arrive.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.slot.worker.ended().borrow().is_some()
+    }
+
+    /// Ends the instance: it timed out, exited or broke the protocol. Other calls in it may finish.
+    pub fn discard(mut self) {
+        self.discard = true;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let memory_bytes = self.slot.worker.memory_peak();
+        self.pool.feed(Event::Released { cell: self.cell, memory_bytes, discard: self.discard });
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease").field("instance", &self.slot.id).field("cold", &self.cold).finish_non_exhaustive()
+    }
 }

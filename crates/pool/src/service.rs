@@ -1,47 +1,486 @@
-//! stub
-use std::sync::Arc;
-use dunlin_model::{FunctionConfig, FunctionKey, RequestId};
+//! Performs what the engine decides.
+//!
+//! The engine and the tables beside it share one mutex. It is held for one event: the actions are turned into replies
+//! and jobs under it, and sent or spawned after it was let go. Jobs run in tasks of their own, so that the caller who
+//! caused them may go away.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::time::Duration;
+
+use dunlin_model::{FunctionConfig, FunctionKey, InstanceId, Phases, RequestId};
 use dunlin_sandbox::Sandboxes;
-use tokio::time::Instant;
-use crate::api::{Config, InstanceInfo, InstanceSpec, LeaseError, Observer, Stats};
+use jiff::Timestamp;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::api::{Config, InstanceInfo, InstanceSpec, LeaseError, Observer, Seen, StartFailure, Stats};
+use crate::class::Class;
+use crate::engine::{Action, Bounds, CellNo, Engine, Event, WaiterId, Why};
 use crate::lease::Lease;
-use crate::worker::LogSinks;
+use crate::start;
+use crate::worker::{Boot, GuestBoot, LogSinks, Worker};
 
 /// The pool. Cheap to clone.
 #[derive(Clone)]
-pub struct Pool {}
+pub struct Pool {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) sandboxes: Arc<dyn Sandboxes>,
+    pub(crate) boot: Arc<dyn Boot>,
+    pub(crate) logs: Arc<dyn LogSinks>,
+    observer: Arc<dyn Observer>,
+    runtime: Handle,
+    table: Mutex<Table>,
+    /// The ticker should look at the time again.
+    wake: Arc<Notify>,
+    /// Nothing is left.
+    emptied: Notify,
+}
+
+struct Table {
+    engine: Engine,
+    last_waiter: u64,
+    pending: HashMap<WaiterId, Pending>,
+    workers: HashMap<CellNo, Arc<dyn Worker>>,
+    slots: HashMap<CellNo, Arc<Slot>>,
+    /// When the ticker wakes up by itself.
+    ticks_at: Option<Instant>,
+}
+
+/// A call that waits.
+struct Pending {
+    reply: oneshot::Sender<Result<Lease, LeaseError>>,
+    spec: Arc<InstanceSpec>,
+    request: RequestId,
+}
+
+/// An instance, from the beginning of its start.
+pub(crate) struct Slot {
+    pub(crate) id: InstanceId,
+    pub(crate) worker: Arc<dyn Worker>,
+    pub(crate) spec: Arc<InstanceSpec>,
+    created: Timestamp,
+    started: OnceLock<Phases>,
+}
+
+impl Slot {
+    pub(crate) fn phases(&self) -> Phases {
+        self.started.get().copied().unwrap_or_default()
+    }
+}
+
+/// What a refusal that an event causes is explained with.
+#[derive(Default)]
+struct Cause {
+    failure: Option<StartFailure>,
+    platform: Option<String>,
+}
+
+/// What is left to do when the mutex is free again.
+enum Effect {
+    Reply(oneshot::Sender<Result<Lease, LeaseError>>, Result<Lease, LeaseError>),
+    Make { cell: CellNo, class: Class },
+    Start { cell: CellNo, slot: Arc<Slot>, request: RequestId },
+    Stop { cell: CellNo, worker: Arc<dyn Worker>, slot: Option<Arc<Slot>>, graceful: bool },
+}
 
 impl Pool {
     /// A pool over `sandboxes`. Must be called inside a tokio runtime.
     #[must_use]
-    pub fn new(_config: Config, _sandboxes: Arc<dyn Sandboxes>, _logs: Arc<dyn LogSinks>, _observer: Arc<dyn Observer>) -> Self {
-        Self {}
+    pub fn new(
+        config: Config,
+        sandboxes: Arc<dyn Sandboxes>,
+        logs: Arc<dyn LogSinks>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        Self::with_boot(config, sandboxes, Arc::new(GuestBoot), logs, observer)
     }
-    /// An instance for one call.
+
+    /// The same, with another way to bring a cell up.
+    #[must_use]
+    pub fn with_boot(
+        config: Config,
+        sandboxes: Arc<dyn Sandboxes>,
+        boot: Arc<dyn Boot>,
+        logs: Arc<dyn LogSinks>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of memory")]
+        let stock_bytes = (config.memory_bytes_max as f64 * config.stock_share.clamp(0.0, 1.0)) as u64;
+        let engine = Engine::new(Bounds {
+            instances_per_account: config.instances_per_account_max,
+            memory_bytes: config.memory_bytes_max,
+            starting: config.starting_max.max(1),
+            making: config.making_max.max(1),
+            waiting_per_account: config.waiting_per_account_max,
+            stock_bytes,
+            idle: config.idle_timeout,
+        });
+        let table = Table {
+            engine,
+            last_waiter: 0,
+            pending: HashMap::new(),
+            workers: HashMap::new(),
+            slots: HashMap::new(),
+            ticks_at: None,
+        };
+        let inner = Arc::new(Inner {
+            config,
+            sandboxes,
+            boot,
+            logs,
+            observer,
+            runtime: Handle::current(),
+            table: Mutex::new(table),
+            wake: Arc::default(),
+            emptied: Notify::new(),
+        });
+        inner.runtime.spawn(tick(Arc::downgrade(&inner), Arc::clone(&inner.wake)));
+        if inner.config.available_bytes_min > 0 {
+            inner.runtime.spawn(watch_memory(Arc::downgrade(&inner), inner.config.available_bytes_min));
+        }
+        Self { inner }
+    }
+
+    /// An instance for one call. Dropping the future takes the call out of the queue; a start made for it goes on.
     ///
     /// # Errors
     /// See [`LeaseError`].
-    pub async fn lease(&self, _spec: &Arc<InstanceSpec>, _request: &RequestId, _deadline: Instant) -> Result<Lease, LeaseError> {
-        Err(LeaseError::ShuttingDown)
+    pub async fn lease(
+        &self,
+        spec: &Arc<InstanceSpec>,
+        request: &RequestId,
+        deadline: Instant,
+    ) -> Result<Lease, LeaseError> {
+        let began = Instant::now();
+        let (waiter, answer) = match self.inner.ask(spec, request, deadline, began) {
+            Asked::Granted(lease) => return Ok(lease),
+            Asked::Waits(waiter, answer) => (waiter, answer),
+        };
+        let mut place = Place { pool: &self.inner, waiter: Some(waiter) };
+        let answer = answer.await;
+        place.waiter = None;
+        let mut lease = answer.map_err(|_| LeaseError::ShuttingDown)??;
+        lease.waited(began.elapsed());
+        Ok(lease)
     }
+
     /// Says that a function of this configuration exists, so that a cell waits for its first call.
-    pub fn expect(&self, _config: &FunctionConfig) {}
+    pub fn expect(&self, config: &FunctionConfig) {
+        self.inner.feed(Event::Expect { class: Class::of(config) });
+    }
+
     /// The function's instances, oldest first.
     #[must_use]
-    pub fn instances(&self, _function: &FunctionKey) -> Vec<InstanceInfo> {
-        Vec::new()
+    pub fn instances(&self, function: &FunctionKey) -> Vec<InstanceInfo> {
+        let table = self.inner.table();
+        let mut cells: Vec<_> = table.slots.iter().filter(|(_, slot)| slot.spec.key().function == *function).collect();
+        cells.sort_by_key(|(cell, slot)| (slot.created, **cell));
+        let info = |(cell, slot): (&CellNo, &Arc<Slot>)| {
+            Some(InstanceInfo {
+                id: slot.id.clone(),
+                version: slot.spec.key().version.to_string(),
+                qualifier: slot.spec.qualifier().to_owned(),
+                created: slot.created,
+                state: table.engine.state_of(*cell)?,
+            })
+        };
+        cells.into_iter().filter_map(info).collect()
     }
-    /// The function changed or is gone.
-    pub fn retire(&self, _function: &FunctionKey) {}
+
+    /// The function changed or is gone: its idle instances end at once, busy ones after their calls. Calls that wait are
+    /// still served. A new revision does this by itself when it is first called.
+    pub fn retire(&self, function: &FunctionKey) {
+        self.inner.feed(Event::Retire { function: function.clone() });
+    }
+
     /// How full the pool is.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        self.inner.table().engine.stats()
     }
-    /// Ends everything.
-    pub async fn drain(&self) {}
+
+    /// Serves who waits, refuses everybody else, ends everything, and returns when nothing is left. Dropping the future
+    /// stops the waiting, not the draining.
+    pub async fn drain(&self) {
+        self.inner.feed(Event::Drain);
+        loop {
+            let emptied = self.inner.emptied.notified();
+            tokio::pin!(emptied);
+            emptied.as_mut().enable();
+            if self.inner.table().engine.is_empty() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+}
+
+enum Asked {
+    Granted(Lease),
+    Waits(WaiterId, oneshot::Receiver<Result<Lease, LeaseError>>),
+}
+
+/// A place in the queue; given up when dropped.
+struct Place<'a> {
+    pool: &'a Arc<Inner>,
+    waiter: Option<WaiterId>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(waiter) = self.waiter {
+            self.pool.feed_because(Event::Cancel { waiter }, &Cause::default(), |table| {
+                table.pending.remove(&waiter);
+            });
+        }
+    }
+}
+
+impl Inner {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().expect("nothing panics while it holds the table")
+    }
+
+    fn ask(self: &Arc<Self>, spec: &Arc<InstanceSpec>, request: &RequestId, deadline: Instant, now: Instant) -> Asked {
+        let mut table = self.table();
+        table.last_waiter += 1;
+        let waiter = WaiterId(table.last_waiter);
+        let actions = table.engine.on(Event::Lease { waiter, demand: Arc::clone(&spec.demand), deadline }, now);
+        if let [Action::Grant { waiter: granted, cell, cold }] = actions[..]
+            && granted == waiter
+        {
+            return Asked::Granted(Lease::new(self, &table.slots[&cell], cell, cold));
+        }
+        let (reply, answer) = oneshot::channel();
+        table.pending.insert(waiter, Pending { reply, spec: Arc::clone(spec), request: request.clone() });
+        let effects = self.prepare(&mut table, actions, &Cause::default());
+        self.reschedule(&mut table);
+        drop(table);
+        self.perform(effects);
+        Asked::Waits(waiter, answer)
+    }
+
+    pub(crate) fn feed(self: &Arc<Self>, event: Event) {
+        self.feed_because(event, &Cause::default(), |_| {});
+    }
+
+    /// Lets `change` work on the tables, applies `event`, and performs what follows.
+    fn feed_because(self: &Arc<Self>, event: Event, cause: &Cause, change: impl FnOnce(&mut Table)) {
+        let mut table = self.table();
+        change(&mut table);
+        let actions = table.engine.on(event, Instant::now());
+        let effects = self.prepare(&mut table, actions, cause);
+        self.reschedule(&mut table);
+        let empty = table.engine.is_empty();
+        drop(table);
+        self.perform(effects);
+        if empty {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// Wakes the ticker if it would sleep too long.
+    fn reschedule(&self, table: &mut Table) {
+        if let Some(next) = table.engine.next_tick()
+            && table.ticks_at.is_none_or(|at| next < at)
+        {
+            table.ticks_at = Some(next);
+            self.wake.notify_one();
+        }
+    }
+
+    fn prepare(self: &Arc<Self>, table: &mut Table, actions: Vec<Action>, cause: &Cause) -> Vec<Effect> {
+        let mut effects = Vec::with_capacity(actions.len());
+        for action in actions {
+            match action {
+                Action::Make { cell, class } => effects.push(Effect::Make { cell, class }),
+                Action::Start { cell, waiter, .. } => {
+                    let pending = &table.pending[&waiter];
+                    let slot = Arc::new(Slot {
+                        id: InstanceId::random(),
+                        worker: Arc::clone(&table.workers[&cell]),
+                        spec: Arc::clone(&pending.spec),
+                        created: Timestamp::now(),
+                        started: OnceLock::new(),
+                    });
+                    table.slots.insert(cell, Arc::clone(&slot));
+                    effects.push(Effect::Start { cell, slot, request: pending.request.clone() });
+                }
+                Action::Grant { waiter, cell, cold } => {
+                    let lease = Lease::new(self, &table.slots[&cell], cell, cold);
+                    let pending = table.pending.remove(&waiter).expect("who waits in the engine is pending here");
+                    effects.push(Effect::Reply(pending.reply, Ok(lease)));
+                }
+                Action::Refuse { waiter, why } => {
+                    if let Some(pending) = table.pending.remove(&waiter) {
+                        effects.push(Effect::Reply(pending.reply, Err(self.refusal(why, cause))));
+                    }
+                }
+                Action::Stop { cell, graceful } => {
+                    let worker = Arc::clone(&table.workers[&cell]);
+                    let slot = table.slots.get(&cell).cloned();
+                    effects.push(Effect::Stop { cell, worker, slot, graceful });
+                }
+            }
+        }
+        effects
+    }
+
+    fn refusal(&self, why: Why, cause: &Cause) -> LeaseError {
+        let platform = || LeaseError::Platform(cause.platform.clone().unwrap_or_else(|| "no cell could be made".to_owned()));
+        match why {
+            Why::Deadline => LeaseError::QueueTimeout,
+            Why::TooManyWaiting => LeaseError::Throttled { waiting_max: self.config.waiting_per_account_max },
+            Why::StartFailed => cause.failure.clone().map_or_else(platform, LeaseError::Start),
+            Why::OthersFailed => cause.failure.clone().map_or_else(platform, |failure| {
+                LeaseError::Start(StartFailure { phases: Phases::default(), ..failure })
+            }),
+            Why::Platform => platform(),
+            Why::Draining => LeaseError::ShuttingDown,
+        }
+    }
+
+    fn perform(self: &Arc<Self>, effects: Vec<Effect>) {
+        for effect in effects {
+            let pool = Arc::clone(self);
+            match effect {
+                // A lease whose caller is gone comes back and is dropped here, which releases it.
+                Effect::Reply(reply, answer) => drop(reply.send(answer)),
+                Effect::Make { cell, class } => drop(self.runtime.spawn(pool.make(cell, class))),
+                Effect::Start { cell, slot, request } => drop(self.runtime.spawn(pool.start(cell, slot, request))),
+                Effect::Stop { cell, worker, slot, graceful } => {
+                    drop(self.runtime.spawn(pool.stop(cell, worker, slot, graceful)));
+                }
+            }
+        }
+    }
+
+    async fn make(self: Arc<Self>, cell: CellNo, class: Class) {
+        let began = Instant::now();
+        match start::make(&self, class).await {
+            Ok(worker) => {
+                self.observer.seen(&Seen::CellMade { class, took: began.elapsed() });
+                let mut ended = worker.ended();
+                self.feed_because(Event::Made { cell, result: Ok(()) }, &Cause::default(), |table| {
+                    table.workers.insert(cell, worker);
+                });
+                let pool = Arc::downgrade(&self);
+                drop(self);
+                // One task per cell waits for its end, expected or not.
+                if ended.wait_for(Option::is_some).await.is_ok()
+                    && let Some(pool) = pool.upgrade()
+                {
+                    pool.feed(Event::Died { cell });
+                }
+            }
+            Err(problem) => {
+                tracing::warn!(?class, error = problem.text, "no cell could be made");
+                self.observer.seen(&Seen::MakeFailed { class });
+                let cause = Cause { platform: Some(problem.text), ..Cause::default() };
+                self.feed_because(Event::Made { cell, result: Err(problem.fault) }, &cause, |_| {});
+            }
+        }
+    }
+
+    async fn start(self: Arc<Self>, cell: CellNo, slot: Arc<Slot>, request: RequestId) {
+        let key = slot.spec.key().clone();
+        match start::start(&self, &slot, &request).await {
+            Ok(phases) => {
+                let started = slot.started.set(phases);
+                debug_assert!(started.is_ok(), "an instance starts once");
+                self.feed(Event::Started { cell, result: Ok(()) });
+                self.observer.seen(&Seen::Started { key, instance: slot.id.clone(), phases });
+            }
+            Err(problem) => {
+                let platform = start::chain(&problem.error);
+                tracing::info!(instance = %slot.id, function = %key.function, error = platform, "an instance did not start");
+                let failure = StartFailure {
+                    instance: slot.id.clone(),
+                    phases: problem.phases,
+                    source: Arc::new(problem.error),
+                    memory_peak_bytes: slot.worker.memory_peak(),
+                };
+                let cause = Cause { failure: Some(failure), platform: Some(platform) };
+                self.feed_because(Event::Started { cell, result: Err(problem.fault) }, &cause, |_| {});
+                self.observer.seen(&Seen::StartFailed { key });
+            }
+        }
+    }
+
+    async fn stop(self: Arc<Self>, cell: CellNo, worker: Arc<dyn Worker>, slot: Option<Arc<Slot>>, graceful: bool) {
+        start::stop(&self, &*worker, slot.as_deref(), graceful).await;
+        self.feed_because(Event::Stopped { cell }, &Cause::default(), |table| {
+            table.workers.remove(&cell);
+            table.slots.remove(&cell);
+        });
+        if let Some(slot) = slot {
+            self.observer.seen(&Seen::Ended { key: slot.spec.key().clone(), instance: slot.id.clone() });
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.wake.notify_one();
+    }
+}
+
+/// Feeds the engine its ticks, for as long as the pool lives.
+async fn tick(pool: Weak<Inner>, wake: Arc<Notify>) {
+    loop {
+        let Some(inner) = pool.upgrade() else { return };
+        let next = {
+            let mut table = inner.table();
+            table.ticks_at = table.engine.next_tick();
+            table.ticks_at
+        };
+        drop(inner);
+        let due = async {
+            match next {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => {
+                let Some(inner) = pool.upgrade() else { return };
+                inner.feed(Event::Tick);
+            }
+            () = wake.notified() => {}
+        }
+    }
+}
+
+/// How often the machine's memory is looked at.
+const MEMORY_EVERY: Duration = Duration::from_secs(1);
+
+async fn watch_memory(pool: Weak<Inner>, least: u64) {
+    loop {
+        sleep(MEMORY_EVERY).await;
+        let Some(inner) = pool.upgrade() else { return };
+        let Some(available) = meminfo("MemAvailable:") else { continue };
+        if available < least {
+            tracing::warn!(available, least, "the machine is short of memory; idle instances end");
+            inner.feed(Event::Pressure { bytes: least - available });
+        }
+    }
 }
 
 pub(crate) fn machine_memory_bytes() -> u64 {
-    4 << 30
+    // A machine that does not say is taken for a small one.
+    meminfo("MemTotal:").unwrap_or(4 << 30)
+}
+
+/// A line of `/proc/meminfo`, in bytes. The file is made by the kernel on the spot: reading it does not block.
+fn meminfo(name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib << 10)
 }

@@ -1,1 +1,193 @@
-//! stub
+//! From a waiting cell to an instance, and from an instance to nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_model::{ErrorType, FunctionError, Language, Phases, RequestId};
+use dunlin_runtime::{CallContext, CallError, LoadSpec, StartError};
+use dunlin_sandbox::{Bind, MakeError};
+use jiff::Timestamp;
+use tokio::time::{Instant, timeout};
+
+use crate::class::Class;
+use crate::engine::{MakeFault, StartFault};
+use crate::service::{Inner, Slot};
+use crate::worker::Worker;
+
+/// How long taking down a cell's walls may take before it is given up and logged.
+const END_PATIENCE: Duration = Duration::from_secs(30);
+
+/// `/tmp` may hold this part of an instance's memory: a function that fills it gets "no space left", not a kill.
+const TMP_SHARE: u64 = 2;
+
+/// Why no cell was made, for the engine and in words.
+pub(crate) struct MakeProblem {
+    pub(crate) fault: MakeFault,
+    pub(crate) text: String,
+}
+
+/// Why no instance came of a cell.
+pub(crate) struct StartProblem {
+    pub(crate) fault: StartFault,
+    pub(crate) error: StartError,
+    pub(crate) phases: Phases,
+}
+
+/// Makes a cell and boots what runs in it.
+pub(crate) async fn make(pool: &Inner, class: Class) -> Result<Arc<dyn Worker>, MakeProblem> {
+    let cell = pool.sandboxes.make(class.cell_kind(), class.net).await.map_err(|error| MakeProblem {
+        fault: if matches!(error, MakeError::Full) { MakeFault::Full } else { MakeFault::Broken },
+        text: chain(&error),
+    })?;
+    let id = cell.id;
+    let deadline = Instant::now() + pool.config.make_timeout;
+    match pool.boot.boot(cell, class.boot_plan(), deadline).await {
+        Ok(worker) => Ok(worker),
+        Err(error) => {
+            let text = chain(&error);
+            if let Err(error) = pool.sandboxes.end(id).await {
+                tracing::warn!(cell = %id, error = %chain(&error), "a cell that did not boot could not be ended");
+            }
+            Err(MakeProblem { fault: MakeFault::Broken, text })
+        }
+    }
+}
+
+/// Binds the cell, loads the code, runs the initializer and then limits the CPU. Answers how long each part took.
+pub(crate) async fn start(pool: &Inner, slot: &Slot, request: &RequestId) -> Result<Phases, StartProblem> {
+    let mut phases = Phases::default();
+    match run_start(pool, slot, request, &mut phases).await {
+        Ok(()) => Ok(phases),
+        Err(error) => {
+            let fault = if matches!(error, StartError::Sandbox(_)) { StartFault::Platform } else { StartFault::Function };
+            Err(StartProblem { fault, error, phases })
+        }
+    }
+}
+
+async fn run_start(pool: &Inner, slot: &Slot, request: &RequestId, phases: &mut Phases) -> Result<(), StartError> {
+    let function = slot.spec.function();
+    let config = &function.config;
+    let cell = slot.worker.cell();
+    let memory_bytes = slot.spec.demand.memory_bytes;
+    let disk_bytes = u64::try_from(config.disk_size.unwrap_or(512)).unwrap_or(512) << 20;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0.05 to 16 vCPUs")]
+    let cpu_millis = (config.cpu_in_force() * 1000.0).round() as u32;
+    let bind = Bind {
+        code: Some(function.code.digest),
+        memory_bytes,
+        cpu_millis,
+        pids: pool.config.pids_max,
+        tmp_bytes: disk_bytes.min(memory_bytes / TMP_SHARE),
+    };
+    let mut clock = Stopwatch::start();
+    let bound = pool.sandboxes.bind(cell, &bind).await;
+    phases.bind = clock.lap();
+    bound?;
+
+    let patience = match config.runtime.language() {
+        Language::Custom => pool.config.custom_start_timeout,
+        Language::Python | Language::Node => pool.config.load_timeout,
+    };
+    let spec = LoadSpec {
+        instance: slot.id.clone(),
+        function: Arc::clone(function),
+        key: slot.spec.key().clone(),
+        qualifier: slot.spec.qualifier().to_owned(),
+        region: pool.config.region.clone(),
+        logs: pool.logs.open(slot.spec.key(), &slot.id),
+    };
+    let loaded = slot.worker.load(&pool.sandboxes, &spec, Instant::now() + patience).await;
+    phases.load = clock.lap();
+    loaded?;
+
+    if let Some(hook) = config.initializer() {
+        let seconds = u64::try_from(hook.timeout_in_force()).unwrap_or(3);
+        let (call, deadline) = hook_call(request.clone(), seconds);
+        let initialized = slot.worker.initialize(&call, deadline).await;
+        phases.init = clock.lap();
+        initialized.map_err(|error| initializer_error(error, seconds))?;
+    }
+    // Not before: user code is loaded and initialised at full speed.
+    pool.sandboxes.set_cpu(cell, cpu_millis).await?;
+    phases.bind += clock.lap();
+    Ok(())
+}
+
+/// Runs the pre-stop hook, if there is one and it is wanted, and takes the walls down.
+pub(crate) async fn stop(pool: &Inner, worker: &dyn Worker, slot: Option<&Slot>, graceful: bool) {
+    if let Some(slot) = slot.filter(|_| graceful) {
+        pre_stop(slot).await;
+    }
+    let cell = worker.cell();
+    match timeout(END_PATIENCE, pool.sandboxes.end(cell)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(%cell, error = %chain(&error), "a cell could not be ended"),
+        Err(_) => tracing::error!(%cell, "a cell's walls are still up after {END_PATIENCE:?}"),
+    }
+}
+
+async fn pre_stop(slot: &Slot) {
+    let Some(hook) = slot.spec.function().config.pre_stop() else { return };
+    if slot.worker.ended().borrow().is_some() {
+        return;
+    }
+    let seconds = u64::try_from(hook.timeout_in_force()).unwrap_or(3);
+    let (call, deadline) = hook_call(RequestId::random(), seconds);
+    let mut clock = Stopwatch::start();
+    let result = slot.worker.pre_stop(&call, deadline).await;
+    let (instance, function, took) = (&slot.id, &slot.spec.key().function, clock.lap());
+    match result {
+        Ok(()) => tracing::info!(%instance, %function, request = %call.request_id, ?took, "pre-stop hook ran"),
+        Err(error) => tracing::info!(%instance, %function, request = %call.request_id, ?took, %error, "pre-stop hook failed"),
+    }
+}
+
+fn hook_call(request_id: RequestId, seconds: u64) -> (CallContext, Instant) {
+    let deadline_ms = Timestamp::now().as_millisecond().saturating_add(i64::try_from(seconds * 1000).unwrap_or(i64::MAX));
+    let call = CallContext { request_id, deadline_ms, retry_count: 0, capture_tail: false, http_base: None };
+    (call, Instant::now() + Duration::from_secs(seconds))
+}
+
+/// An initializer that fails is the function's error, whatever way it failed.
+fn initializer_error(error: CallError, seconds: u64) -> StartError {
+    let message = match error {
+        CallError::Function(error) => {
+            return StartError::Function(FunctionError { error_type: ErrorType::InitializationError, body: error.body });
+        }
+        CallError::TimedOut => format!("Function initializer timed out after {seconds} seconds"),
+        CallError::Exited(ended) if ended.out_of_memory => "Function initializer ran out of memory".to_owned(),
+        CallError::Exited(ended) => format!("Process exited unexpectedly before completing initialization ({})", ended.exit),
+        CallError::Protocol(problem) => return StartError::Protocol(problem),
+        CallError::BadResponse(problem) => format!("Function initializer gave a bad response: {problem}"),
+        CallError::TooLarge { limit } => format!("Function initializer answered more than {limit} bytes"),
+    };
+    StartError::Function(FunctionError::worded(ErrorType::InitializationError, None, &message))
+}
+
+struct Stopwatch(Instant);
+
+impl Stopwatch {
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    fn lap(&mut self) -> Duration {
+        let now = Instant::now();
+        let took = now - self.0;
+        self.0 = now;
+        took
+    }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
