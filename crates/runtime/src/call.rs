@@ -49,6 +49,11 @@ pub enum Answer {
     Http(http::Response<Body>),
 }
 
+/// What a custom runtime's server said with `x-fc-status`, which counts for metrics only: an extension of the response
+/// in [`Answer::Http`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MarkedStatus(pub http::StatusCode);
+
 /// A call that was answered.
 pub struct Answered {
     /// What the function said.

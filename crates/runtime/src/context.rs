@@ -1,1 +1,157 @@
-//! (to be written)
+//! What an instance is told about itself: the environment, `Load`, and the context of each call.
+
+use std::collections::BTreeMap;
+
+use dunlin_model::{FunctionConfig, Language, LifecycleHook};
+use serde::Serialize;
+
+use crate::call::CallContext;
+use crate::guest::LoadSpec;
+
+/// Where the code is mounted, inside.
+pub(crate) const CODE_PATH: &str = "/code";
+
+const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const LIBRARY_PATH: &str = "/code:/code/lib:/opt/lib:/usr/local/lib";
+
+/// `Load`'s head.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Load<'a> {
+    code_path: &'a str,
+    handler: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    initializer: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pre_stop: Option<&'a str>,
+    env: BTreeMap<&'a str, String>,
+    unset: [&'a str; 0],
+    runtime: &'a str,
+    function: About<'a>,
+    service: Service<'a>,
+    account_id: &'a str,
+    region: &'a str,
+    instance_id: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct About<'a> {
+    name: &'a str,
+    handler: &'a str,
+    memory: i64,
+    timeout: i64,
+    version_id: &'a str,
+    qualifier: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Service<'a> {
+    name: &'a str,
+    log_project: &'a str,
+    log_store: &'a str,
+    qualifier: &'a str,
+    version_id: &'a str,
+}
+
+/// The head of `Load` for a built-in language.
+pub(crate) fn load_head(spec: &LoadSpec) -> Vec<u8> {
+    let config = &spec.function.config;
+    let version_id = version_id(spec);
+    let (log_project, log_store) = log_target(config);
+    let load = Load {
+        code_path: CODE_PATH,
+        handler: &config.handler,
+        initializer: config.initializer().and_then(hook_handler),
+        pre_stop: config.pre_stop().and_then(hook_handler),
+        env: environment(spec),
+        unset: [],
+        runtime: config.runtime.as_str(),
+        function: About {
+            name: config.function_name.as_str(),
+            handler: &config.handler,
+            memory: config.memory_size,
+            timeout: config.timeout,
+            version_id,
+            qualifier: &spec.qualifier,
+        },
+        service: Service { name: "", log_project, log_store, qualifier: &spec.qualifier, version_id },
+        account_id: spec.key.function.account().as_str(),
+        region: &spec.region,
+        instance_id: spec.instance.as_str(),
+    };
+    serde_json::to_vec(&load).expect("texts and numbers are JSON")
+}
+
+/// The head of `Init`, `Invoke` and `PreStop`. Written by hand because it is on the warm path; a request id has no
+/// character that JSON would escape.
+pub(crate) fn call_head(call: &CallContext) -> String {
+    format!(
+        r#"{{"requestId":"{}","deadlineMs":{},"retryCount":{}}}"#,
+        call.request_id, call.deadline_ms, call.retry_count
+    )
+}
+
+/// The version's number, empty for the head.
+pub(crate) fn version_id(spec: &LoadSpec) -> &str {
+    match &*spec.key.version {
+        "LATEST" => "",
+        number => number,
+    }
+}
+
+/// `logConfig`'s project and store; empty when not set.
+pub(crate) fn log_target(config: &FunctionConfig) -> (&str, &str) {
+    let member = |name| config.kept.get("logConfig").and_then(|log| log.get(name)).and_then(|value| value.as_str());
+    (member("project").unwrap_or(""), member("logstore").unwrap_or(""))
+}
+
+/// The handler of a hook, when it has one.
+pub(crate) fn hook_handler(hook: &LifecycleHook) -> Option<&str> {
+    hook.handler.as_deref().filter(|handler| !handler.is_empty())
+}
+
+/// Everything in an instance's environment, by name (contract section 6.1). The user's own variables win over ours,
+/// except over `FC_…`, which always say the truth.
+pub(crate) fn environment(spec: &LoadSpec) -> BTreeMap<&str, String> {
+    let config = &spec.function.config;
+    let mut env = BTreeMap::from([
+        ("HOME", "/tmp".to_owned()),
+        ("LANG", "C.UTF-8".to_owned()),
+        ("PATH", format!("/code:/code/bin:/opt:/opt/bin:{SYSTEM_PATH}")),
+        ("LD_LIBRARY_PATH", LIBRARY_PATH.to_owned()),
+    ]);
+    if config.runtime.language() == Language::Python {
+        env.insert("PYTHONPATH", CODE_PATH.to_owned());
+    }
+    for (name, value) in config.environment_variables.iter().flatten() {
+        // Checked when it was stored; what slipped through must not break the frame.
+        if !name.starts_with("FC_") && !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0') {
+            env.insert(name, value.clone());
+        }
+    }
+    env.extend([
+        ("FC_FUNC_CODE_PATH", CODE_PATH.to_owned()),
+        ("FC_ACCOUNT_ID", spec.key.function.account().to_string()),
+        ("FC_REGION", spec.region.clone()),
+        ("FC_FUNCTION_NAME", config.function_name.to_string()),
+        ("FC_FUNCTION_HANDLER", config.handler.clone()),
+        ("FC_FUNCTION_MEMORY_SIZE", config.memory_size.to_string()),
+        ("FC_TIMEOUT", config.timeout.to_string()),
+        ("FC_RUNTIME", config.runtime.as_str().to_owned()),
+        ("FC_INSTANCE_ID", spec.instance.to_string()),
+        ("FC_FUNCTION_VERSION", version_id(spec).to_owned()),
+        ("FC_VER_ID", version_id(spec).to_owned()),
+        ("FC_QUALIFIER", spec.qualifier.clone()),
+    ]);
+    if let Some(hook) = config.initializer() {
+        env.insert("FC_INITIALIZER_HANDLER", hook_handler(hook).unwrap_or("").to_owned());
+        env.insert("FC_INITIALIZATION_TIMEOUT", hook.timeout_in_force().to_string());
+    }
+    if config.runtime.language() == Language::Custom {
+        let port = config.custom_runtime_config.as_ref().map_or(9000, dunlin_model::CustomRuntimeConfig::port_in_force);
+        env.insert("FC_CUSTOM_LISTEN_PORT", port.to_string());
+    }
+    env
+}

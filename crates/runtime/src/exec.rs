@@ -1,1 +1,104 @@
-//! (to be written)
+//! What the launcher is told to become.
+
+use dunlin_model::CustomRuntimeConfig;
+
+use crate::context::{self, CODE_PATH};
+use crate::guest::LoadSpec;
+
+/// An `Exec` frame's head and body.
+pub(crate) struct Program {
+    pub(crate) head: Vec<u8>,
+    pub(crate) body: Vec<u8>,
+}
+
+/// How exec failed, read from the launcher's report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExecFailure {
+    NotFound,
+    Permission,
+    Other,
+}
+
+impl ExecFailure {
+    /// Reads `<errno> <message>`.
+    pub(crate) fn parse(report: &str) -> Self {
+        match report.split(' ').next().and_then(|errno| errno.parse::<i32>().ok()) {
+            Some(libc::ENOENT | libc::ENOTDIR) => Self::NotFound,
+            Some(libc::EACCES | libc::EPERM) => Self::Permission,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Node's bootstrap, with a heap that leaves room in an instance of `memory_mb` for what is not the heap.
+///
+/// The limit is fixed when Node starts, before anybody knows which function it will serve; V8 without one sizes its
+/// heap by the machine and is killed for garbage it would have collected. Nothing of the platform's environment goes
+/// in: `NODE_EXTRA_CA_CERTS` alone would triple the time to start.
+pub(crate) fn node(memory_mb: u32) -> Program {
+    // Node itself takes about 45 MB, which weighs most in the small classes.
+    let old_space_mb = (memory_mb * 3 / 4).min(memory_mb.saturating_sub(48)).max(64);
+    let old_space = format!("--max-old-space-size={old_space_mb}");
+    program("/", &["node", &old_space, "/rt/node/bootstrap.js"], [
+        ("HOME".to_owned(), "/tmp".to_owned()),
+        ("LANG".to_owned(), "C.UTF-8".to_owned()),
+        ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+    ])
+}
+
+/// The user's own server: `command` and `args`, or `/code/bootstrap` (contract section 8.1).
+pub(crate) fn custom(spec: &LoadSpec) -> Program {
+    let given = spec.function.config.custom_runtime_config.as_ref();
+    let part = |of: fn(&CustomRuntimeConfig) -> &Option<Vec<String>>| {
+        given.and_then(|custom| of(custom).as_deref()).unwrap_or_default().iter().map(String::as_str)
+    };
+    let mut arguments: Vec<&str> = part(|custom| &custom.command).collect();
+    if arguments.is_empty() {
+        arguments.push("/code/bootstrap");
+    }
+    arguments.extend(part(|custom| &custom.args));
+    let environment = context::environment(spec);
+    program(CODE_PATH, &arguments, environment.into_iter().map(|(name, value)| (name.to_owned(), value)))
+}
+
+/// Strings end at a NUL on the wire, so one inside an argument ends that argument, as it would in exec.
+fn program(cwd: &str, arguments: &[&str], environment: impl IntoIterator<Item = (String, String)>) -> Program {
+    let terminated = |bytes: &mut Vec<u8>, text: &str| {
+        bytes.extend(text.bytes().take_while(|byte| *byte != 0));
+        bytes.push(0);
+    };
+    let (mut head, mut body) = (Vec::new(), Vec::new());
+    terminated(&mut head, cwd);
+    arguments.iter().for_each(|argument| terminated(&mut head, argument));
+    for (name, value) in environment {
+        terminated(&mut body, &format!("{name}={value}"));
+    }
+    Program { head, body }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_of_the_launcher_is_told_apart_by_its_errno() {
+        assert_eq!(ExecFailure::parse("2 No such file or directory"), ExecFailure::NotFound);
+        assert_eq!(ExecFailure::parse("13 Permission denied"), ExecFailure::Permission);
+        assert_eq!(ExecFailure::parse("8 Exec format error"), ExecFailure::Other);
+        assert_eq!(ExecFailure::parse("what"), ExecFailure::Other);
+    }
+
+    #[test]
+    fn node_gets_a_heap_below_its_memory_class_and_no_other_environment() {
+        let text = |memory| String::from_utf8(node(memory).head).unwrap().replace('\0', " ");
+        assert_eq!(text(128), "/ node --max-old-space-size=80 /rt/node/bootstrap.js ");
+        assert_eq!(text(1024), "/ node --max-old-space-size=768 /rt/node/bootstrap.js ");
+        assert_eq!(node(128).body.split(|byte| *byte == 0).count(), 4);
+    }
+
+    #[test]
+    fn an_argument_ends_at_its_first_nul() {
+        let made = program("/code", &["a\0b", ""], [("A".to_owned(), "x=y\0z".to_owned())]);
+        assert_eq!((&made.head[..], &made.body[..]), (&b"/code\0a\0\0"[..], &b"A=x=y\0"[..]));
+    }
+}

@@ -1,15 +1,30 @@
-//! A booted cell.
+//! A booted cell, and the life it leads: boot, load, initialize, invoke, pre-stop.
 
-use std::sync::Arc;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use dunlin_model::{CellId, Function, InstanceId, VersionKey};
+use bytes::Bytes;
+use dunlin_model::{CellId, ErrorType, Function, FunctionError, InstanceId, Language, LifecycleHook, VersionKey};
 use dunlin_sandbox::{Cell, Ended, Sandboxes};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::call::{Answered, CallContext, Payload};
+use crate::call::{Answer, Answered, CallContext, Payload};
+use crate::channel::{Channel, ChannelError, Greeting, Reply};
+use crate::context;
+use crate::custom::Server;
 use crate::error::{BootError, CallError, StartError};
-use crate::log::LogSink;
+use crate::exec::{self, ExecFailure};
+use crate::frame::{ANSWER_BYTES_MAX, Request};
+use crate::log::{LogSink, Output};
+use crate::peak::Peak;
+
+/// How often memory is looked at while a call runs.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long the end of a cell may stay unknown after its channel was closed.
+const END_GRACE: Duration = Duration::from_secs(2);
 
 /// What follows the making of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,68 +58,354 @@ pub struct LoadSpec {
 }
 
 /// A booted cell: owns its channel, the reader of its output and its usage figures.
-pub struct Guest {}
+pub struct Guest {
+    cell: CellId,
+    channel: Channel,
+    watched: Arc<Watched>,
+    /// Set by `load` for custom runtimes: from then on the guest speaks HTTP.
+    server: OnceLock<Server>,
+    function: OnceLock<Arc<Function>>,
+}
+
+/// What is looked at from outside while a guest runs, whoever waits for it.
+pub(crate) struct Watched {
+    pub(crate) output: Arc<Output>,
+    pub(crate) peak: Peak,
+    ended: watch::Receiver<Option<Ended>>,
+}
+
+/// Why waiting for a guest ended without what was waited for.
+#[derive(Debug)]
+pub(crate) enum Cut {
+    Deadline,
+    Ended(Ended),
+}
 
 impl Guest {
     /// Waits until the bootstrap in `cell` is there.
     ///
     /// # Errors
     /// See [`BootError`]; the cell is for the caller to end.
-    pub async fn boot(_cell: Cell, _plan: BootPlan, _deadline: Instant) -> Result<Self, BootError> {
-        todo!()
+    pub async fn boot(cell: Cell, plan: BootPlan, deadline: Instant) -> Result<Self, BootError> {
+        let guest = Self {
+            cell: cell.id,
+            channel: Channel::new(cell.channel)?,
+            watched: Arc::new(Watched {
+                output: Output::start(cell.log)?,
+                peak: Peak::new(cell.usage),
+                ended: cell.ended,
+            }),
+            server: OnceLock::new(),
+            function: OnceLock::new(),
+        };
+        let greeted = async {
+            match plan {
+                BootPlan::Custom => return Ok(Greeting::Ready),
+                BootPlan::Zygote => {}
+                BootPlan::Node { memory_mb } => {
+                    let program = exec::node(memory_mb);
+                    guest.channel.exec(true, &program.head, &program.body).await?;
+                }
+            }
+            guest.channel.greeting().await
+        };
+        let printed = || guest.watched.output.boot_tail();
+        match guest.watched.until(deadline, greeted).await {
+            Ok(Ok(Greeting::Ready)) => {}
+            Ok(Ok(Greeting::ExecFailed(report))) => return Err(BootError::Exec(report)),
+            Ok(Err(ChannelError::Closed)) => {
+                return Err(match guest.watched.end_within(END_GRACE).await {
+                    Some(ended) => BootError::Exited { ended, printed: printed() },
+                    None => BootError::Protocol("it closed its channel and lives on".to_owned()),
+                });
+            }
+            Ok(Err(error)) => return Err(BootError::Protocol(error.to_string())),
+            Err(Cut::Deadline) => return Err(BootError::Silent { printed: printed() }),
+            Err(Cut::Ended(ended)) => return Err(BootError::Exited { ended, printed: printed() }),
+        }
+        Ok(guest)
     }
-    /// Makes an instance of the guest: user code is in `/code` already.
+
+    /// Makes an instance of the guest: user code is in `/code` already. Happens once.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn load(&self, _sandboxes: &Arc<dyn Sandboxes>, _spec: &LoadSpec, _deadline: Instant) -> Result<(), StartError> {
-        todo!()
+    pub async fn load(&self, sandboxes: &Arc<dyn Sandboxes>, spec: &LoadSpec, deadline: Instant) -> Result<(), StartError> {
+        if self.function.set(Arc::clone(&spec.function)).is_err() {
+            return Err(StartError::Protocol("loaded before".to_owned()));
+        }
+        self.watched.output.open(spec.instance.clone(), Arc::clone(&spec.logs));
+        let result = match spec.function.config.runtime.language() {
+            Language::Python | Language::Node => self.load_builtin(spec, deadline).await,
+            Language::Custom => self.load_custom(sandboxes, spec, deadline).await,
+        };
+        self.watched.output.flush();
+        self.watched.peak.look();
+        result
     }
-    /// Runs the initializer.
+
+    async fn load_builtin(&self, spec: &LoadSpec, deadline: Instant) -> Result<(), StartError> {
+        let head = context::load_head(spec);
+        match self.watched.until(deadline, self.channel.request(Request::Load, &head, &[])).await {
+            Ok(Ok(Reply::End(_))) => Ok(()),
+            Ok(Ok(Reply::Error { error_type, body })) => {
+                self.channel.give_up("its code failed to load");
+                Err(StartError::Function(FunctionError { error_type, body: body.into() }))
+            }
+            Ok(Err(ChannelError::Closed)) => Err(self.start_cut_short().await),
+            Ok(Err(error)) => Err(StartError::Protocol(error.to_string())),
+            Err(Cut::Deadline) => Err(StartError::TimedOut),
+            Err(Cut::Ended(ended)) => Err(StartError::Exited(ended)),
+        }
+    }
+
+    async fn load_custom(&self, sandboxes: &Arc<dyn Sandboxes>, spec: &LoadSpec, deadline: Instant) -> Result<(), StartError> {
+        let program = exec::custom(spec);
+        if program.head.len() > crate::frame::HEAD_BYTES_MAX {
+            return Err(StartError::FileNotFound);
+        }
+        let started = async {
+            self.channel.exec(false, &program.head, &program.body).await?;
+            self.channel.greeting().await
+        };
+        match self.watched.until(deadline, started).await {
+            // The program got no channel: end of file says that the launcher became it.
+            Ok(Err(ChannelError::Closed)) => {}
+            Ok(Ok(Greeting::ExecFailed(report))) => {
+                return Err(match ExecFailure::parse(&report) {
+                    ExecFailure::NotFound => StartError::FileNotFound,
+                    ExecFailure::Permission => StartError::FilePermission,
+                    ExecFailure::Other => self.start_cut_short().await,
+                });
+            }
+            Ok(Ok(Greeting::Ready)) => return Err(StartError::Protocol("the launcher said Ready".to_owned())),
+            Ok(Err(error)) => return Err(StartError::Protocol(error.to_string())),
+            Err(Cut::Deadline) => return Err(StartError::TimedOut),
+            Err(Cut::Ended(ended)) => return Err(StartError::Exited(ended)),
+        }
+        let server = Server::new(Arc::clone(sandboxes), self.cell, spec, Arc::clone(&self.watched));
+        let up = match self.watched.until(deadline, server.up()).await {
+            Ok(up) => up,
+            Err(Cut::Deadline) => Err(StartError::TimedOut),
+            Err(Cut::Ended(ended)) => Err(StartError::Exited(ended)),
+        };
+        // A socket inside a cell that has just ended cannot be had; that it has ended is the news.
+        match up {
+            Err(StartError::Sandbox(error)) => match self.watched.end_within(Duration::from_millis(100)).await {
+                Some(ended) => return Err(StartError::Exited(ended)),
+                None => return Err(StartError::Sandbox(error)),
+            },
+            other => other?,
+        }
+        self.server.set(server).map_err(|_| StartError::Protocol("loaded before".to_owned()))
+    }
+
+    async fn start_cut_short(&self) -> StartError {
+        match self.watched.end_within(END_GRACE).await {
+            Some(ended) => StartError::Exited(ended),
+            None => StartError::Protocol("it closed its channel and lives on".to_owned()),
+        }
+    }
+
+    /// Runs the initializer. Without one configured there is nothing to do.
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn initialize(&self, _call: &CallContext, _deadline: Instant) -> Result<(), CallError> {
-        todo!()
+    pub async fn initialize(&self, call: &CallContext, deadline: Instant) -> Result<(), CallError> {
+        let Some(hook) = self.config_hook(|config| config.initializer()) else { return Ok(()) };
+        match self.server.get() {
+            Some(server) => server.initialize(call, deadline).await,
+            None => self.builtin_hook(Request::Init, "Initialize", hook, call, deadline).await,
+        }
     }
-    /// Carries one call in and its answer out.
+
+    /// Carries one call in and its answer out. Dropping the future spends the guest.
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn invoke(&self, _call: &CallContext, _payload: Payload, _deadline: Instant) -> Result<Answered, CallError> {
-        todo!()
+    pub async fn invoke(&self, call: &CallContext, payload: Payload, deadline: Instant) -> Result<Answered, CallError> {
+        match (self.server.get(), payload) {
+            (Some(server), Payload::Event(event)) => server.invoke(call, event, deadline).await,
+            (Some(server), Payload::Http(request)) => server.pass_through(call, request, deadline).await,
+            (None, Payload::Event(event)) => {
+                let (answer, log_tail) = self.builtin(Request::Invoke, "Invoke", call, &event, deadline).await?;
+                Ok(Answered { answer: Answer::Event(answer), log_tail })
+            }
+            (None, Payload::Http(_)) => {
+                Err(CallError::BadResponse("this runtime takes events, not requests".to_owned()))
+            }
+        }
     }
-    /// Runs the pre-stop hook.
+
+    /// Runs the pre-stop hook. Without one configured there is nothing to do.
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn pre_stop(&self, _call: &CallContext, _deadline: Instant) -> Result<(), CallError> {
-        todo!()
+    pub async fn pre_stop(&self, call: &CallContext, deadline: Instant) -> Result<(), CallError> {
+        let Some(hook) = self.config_hook(|config| config.pre_stop()) else { return Ok(()) };
+        match self.server.get() {
+            Some(server) => server.pre_stop(call, deadline).await,
+            None => self.builtin_hook(Request::PreStop, "PreStop", hook, call, deadline).await,
+        }
     }
+
+    fn config_hook(&self, which: fn(&dunlin_model::FunctionConfig) -> Option<&LifecycleHook>) -> Option<&LifecycleHook> {
+        self.function.get().and_then(|function| which(&function.config))
+    }
+
+    async fn builtin_hook(
+        &self,
+        kind: Request,
+        label: &'static str,
+        hook: &LifecycleHook,
+        call: &CallContext,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        if context::hook_handler(hook).is_none() {
+            let message = format!("{label} hooks in the form of a command are not supported yet; name a handler");
+            return Err(CallError::Function(FunctionError::worded(ErrorType::InitializationError, None, &message)));
+        }
+        self.builtin(kind, label, call, &[], deadline).await.map(|_| ())
+    }
+
+    /// One request to a bootstrap, with its lines in the log around it.
+    async fn builtin(
+        &self,
+        kind: Request,
+        label: &'static str,
+        call: &CallContext,
+        body: &[u8],
+        deadline: Instant,
+    ) -> Result<(Bytes, Vec<u8>), CallError> {
+        let output = &self.watched.output;
+        let id = &call.request_id;
+        let head = context::call_head(call);
+        let in_flight = InFlight::begin(output, call);
+        output.platform_line(id, &format!("FC {label} Start RequestId: {id}"));
+        let result = match self.watched.until(deadline, self.channel.request(kind, head.as_bytes(), body)).await {
+            Ok(Ok(Reply::End(answer))) => Ok(answer),
+            Ok(Ok(Reply::Error { error_type, body })) => {
+                let error_type = if kind == Request::Init { ErrorType::InitializationError } else { error_type };
+                Err(CallError::Function(FunctionError { error_type, body: body.into() }))
+            }
+            Ok(Err(ChannelError::Closed)) => Err(match self.watched.end_within(END_GRACE).await {
+                Some(ended) => CallError::Exited(ended),
+                None => CallError::Protocol("it closed its channel and lives on".to_owned()),
+            }),
+            Ok(Err(ChannelError::TooLarge)) => Err(CallError::TooLarge { limit: ANSWER_BYTES_MAX }),
+            Ok(Err(ChannelError::Broken(what))) => Err(CallError::Protocol(what)),
+            Err(Cut::Deadline) => Err(CallError::TimedOut),
+            Err(Cut::Ended(ended)) => Err(CallError::Exited(ended)),
+        };
+        let log_tail = in_flight.end();
+        self.watched.peak.look();
+        let unhandled = match &result {
+            Ok(_) => false,
+            Err(CallError::Function(error)) => error.error_type != ErrorType::HandledInvocationError,
+            Err(_) => true,
+        };
+        let error = if unhandled { ", Error: Unhandled function error" } else { "" };
+        output.platform_line(id, &format!("FC {label} End RequestId: {id}{error}"));
+        result.map(|answer| (answer, log_tail))
+    }
+
     /// Whether the guest must not get another call: it broke the wire, announced its end, or a call was abandoned.
     /// Ask before reusing it; a function error alone does not say so.
     #[must_use]
     pub fn is_spent(&self) -> bool {
-        todo!()
+        self.watched.ended.borrow().is_some()
+            || match self.server.get() {
+                Some(server) => server.is_spent(),
+                None => self.channel.is_broken(),
+            }
     }
+
     /// The cell.
     #[must_use]
     pub fn cell(&self) -> CellId {
-        todo!()
+        self.cell
     }
+
     /// Highest memory seen so far, in bytes, page cache left out.
     #[must_use]
     pub fn memory_peak(&self) -> u64 {
-        todo!()
+        self.watched.peak.memory_bytes()
     }
-    /// CPU time used so far, in microseconds.
+
+    /// CPU time used so far, in microseconds, as of the last call's end.
     #[must_use]
     pub fn cpu_us(&self) -> u64 {
-        todo!()
+        if let Some(ended) = &*self.watched.ended.borrow() {
+            self.watched.peak.note_cpu(ended.cpu_us);
+        }
+        self.watched.peak.cpu_us()
     }
+
     /// How the cell ended, once it has.
     #[must_use]
     pub fn ended(&self) -> watch::Receiver<Option<Ended>> {
-        todo!()
+        self.watched.ended.clone()
+    }
+}
+
+impl Watched {
+    /// Waits for `future`, but no longer than the deadline and the cell's life; looks at its memory meanwhile.
+    pub(crate) async fn until<T>(&self, deadline: Instant, future: impl Future<Output = T>) -> Result<T, Cut> {
+        let mut future = pin!(future);
+        let mut ended = self.ended.clone();
+        let mut will_be_told = true;
+        let mut tick = pin!(tokio::time::sleep_until(deadline.min(Instant::now() + LOOK_EVERY)));
+        loop {
+            tokio::select! {
+                biased;
+                output = &mut future => return Ok(output),
+                known = ended.wait_for(Option::is_some), if will_be_told => {
+                    if let Some(ended) = known.ok().and_then(|ended| ended.clone()) {
+                        return Err(Cut::Ended(ended));
+                    }
+                    // Nobody is left who could say how it ends; the channel still says that it does.
+                    will_be_told = false;
+                }
+                () = &mut tick => {
+                    if Instant::now() >= deadline {
+                        return Err(Cut::Deadline);
+                    }
+                    self.peak.look();
+                    tick.as_mut().reset(deadline.min(Instant::now() + LOOK_EVERY));
+                }
+            }
+        }
+    }
+
+    /// How the cell ended, if that is known within `grace`.
+    pub(crate) async fn end_within(&self, grace: Duration) -> Option<Ended> {
+        let mut ended = self.ended.clone();
+        let known = tokio::time::timeout(grace, ended.wait_for(Option::is_some)).await.ok()?.ok()?;
+        known.clone()
+    }
+}
+
+/// A call in the log's eyes; ends when dropped.
+pub(crate) struct InFlight {
+    output: Option<Arc<Output>>,
+}
+
+impl InFlight {
+    pub(crate) fn begin(output: &Arc<Output>, call: &CallContext) -> Self {
+        output.call_begins(&call.request_id, call.capture_tail);
+        Self { output: Some(Arc::clone(output)) }
+    }
+
+    /// Everything printed is with the sink now; what was captured comes back.
+    pub(crate) fn end(mut self) -> Vec<u8> {
+        self.output.take().map(|output| output.call_ends()).unwrap_or_default()
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(output) = self.output.take() {
+            output.call_ends();
+        }
     }
 }

@@ -17,7 +17,7 @@
 //!   attempt whose token it carries, and a guest that breaks the wire is dead for this crate from then on.
 //! - Every call ends by its deadline, whatever the guest does.
 //! - What a call printed before it answered is in the log sink before the answer is handed on.
-//! - A guest that prints without end is slowed by nothing but its own CPU: output over the limit is dropped and counted.
+//! - A guest that prints without end is delayed, never blocked for ever: output over the limit is dropped and counted.
 //!
 //! Which instance serves which call is decided in `pool`; killing and tearing down in `sandbox`. This crate never
 //! kills: it reports, and the owner of the lease discards.
@@ -35,7 +35,7 @@ mod http_headers;
 mod log;
 mod peak;
 
-pub use call::{Answer, Answered, Body, BoxError, CallContext, HttpBase, Payload};
+pub use call::{Answer, Answered, Body, BoxError, CallContext, HttpBase, MarkedStatus, Payload};
 pub use error::{BootError, CallError, StartError};
 pub use guest::{BootPlan, Guest, LoadSpec};
 pub use log::{LogLine, LogSink};
