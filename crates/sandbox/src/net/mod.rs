@@ -16,7 +16,7 @@
 
 mod addresses;
 pub mod dns;
-pub mod dns_message;
+mod dns_message;
 pub mod dns_stub;
 pub(crate) mod firewall;
 mod links;
