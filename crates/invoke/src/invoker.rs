@@ -1,19 +1,35 @@
 //! The room's one entry.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use dunlin_model::Invocation;
-use dunlin_pool::Pool;
-use dunlin_runtime::Payload;
-use dunlin_store::Store;
+use dunlin_model::{
+    Function, FunctionError, FunctionKey, Invocation, Language, LogType, Outcome, Phases, Qualifier, Revision,
+};
+use dunlin_pool::{InstanceSpec, Lease, LeaseError, Pool, StartFailure};
+use dunlin_runtime::{Answer, Answered, CallContext, CallError, HttpBase, Payload, StartError};
+use dunlin_store::{Store, Stored, View};
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use crate::{OutcomeSink, Refusal, Reply};
+use crate::answer::Streamed;
+use crate::run::{Account, timeout_of};
+use crate::text::{self, Tail};
+use crate::{OutcomeSink, Refusal, Reply, Throttled};
+
+/// How many dead instances a call is given before it takes its chance with the next one.
+const DEAD_INSTANCES_MAX: usize = 3;
+
+/// Versions whose [`InstanceSpec`] is kept ready.
+const SPECS_MAX: usize = 16_384;
 
 /// What the operator may change.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Largest event, in bytes. Default 32 MiB, the contract's.
+    /// Largest event, in bytes. Default 32 MiB, the contract's. A request that passes through is bounded by its door.
     pub payload_bytes_max: usize,
     /// How long a call may wait for an instance. Default 60 s.
     pub queue_wait_max: Duration,
@@ -36,30 +52,322 @@ struct Inner {
     store: Arc<dyn Store>,
     pool: Pool,
     sink: Arc<dyn OutcomeSink>,
+    /// Of each function, the last version that was called. A cache: forgetting is harmless.
+    specs: RwLock<HashMap<FunctionKey, (Revision, Arc<InstanceSpec>)>>,
+    door: Arc<Door>,
+}
+
+/// Counts who is inside and lets nobody in once it is closed.
+#[derive(Default)]
+struct Door {
+    inside: AtomicUsize,
+    closed: AtomicBool,
+    left: Notify,
+}
+
+/// One call inside the door.
+pub(crate) struct Presence(Arc<Door>);
+
+impl Door {
+    fn enter(self: &Arc<Self>) -> Option<Presence> {
+        // Counted first: a drain that saw the door closed and nobody inside is right.
+        self.inside.fetch_add(1, Ordering::SeqCst);
+        let presence = Presence(Arc::clone(self));
+        if self.closed.load(Ordering::SeqCst) { None } else { Some(presence) }
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        if self.0.inside.fetch_sub(1, Ordering::SeqCst) == 1 && self.0.closed.load(Ordering::SeqCst) {
+            self.0.left.notify_waiters();
+        }
+    }
 }
 
 impl Invoker {
     /// An invoker that finds functions in `store`, instances in `pool` and leaves records in `sink`.
     #[must_use]
     pub fn new(config: Config, store: Arc<dyn Store>, pool: Pool, sink: Arc<dyn OutcomeSink>) -> Self {
-        Self { inner: Arc::new(Inner { config, store, pool, sink }) }
+        let inner = Inner { config, store, pool, sink, specs: RwLock::default(), door: Arc::default() };
+        Self { inner: Arc::new(inner) }
     }
 
-    /// Runs one call.
+    /// Runs one call. A request that passes through may carry an [`HttpBase`] among its extensions.
     ///
     /// # Errors
     /// Why the function could not be asked, or gave no answer that could be passed on.
-    pub async fn call(&self, _invocation: Invocation, _payload: Payload) -> Result<Reply, Refusal> {
-        let _ = (&self.inner.config, &self.inner.store, &self.inner.pool, &self.inner.sink);
-        Err(Refusal::ShuttingDown)
+    pub async fn call(&self, invocation: Invocation, payload: Payload) -> Result<Reply, Refusal> {
+        let presence = self.inner.door.enter().ok_or(Refusal::ShuttingDown)?;
+        let spec = self.inner.resolve(&invocation)?;
+        let bytes_in = match &payload {
+            Payload::Event(event) => event.len(),
+            Payload::Http(request) => {
+                use http_body::Body as _;
+                request.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0)
+            }
+        };
+        let limit = self.inner.config.payload_bytes_max;
+        if matches!(payload, Payload::Event(_)) && bytes_in > limit {
+            return Err(Refusal::PayloadTooLarge { limit });
+        }
+        let sink = Arc::clone(&self.inner.sink);
+        let version = spec.key().version.clone();
+        let account = Account::open(sink, &invocation, spec.function(), &version, bytes_in as u64, presence);
+        Run { inner: &self.inner, invocation, spec, account }.run(payload).await
     }
 
     /// Calls that have not ended yet, streamed answers included.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        0
+        self.inner.door.inside.load(Ordering::SeqCst)
     }
 
     /// Refuses new calls from now on and returns when the last one has ended.
-    pub async fn drain(&self) {}
+    pub async fn drain(&self) {
+        let door = &self.inner.door;
+        door.closed.store(true, Ordering::SeqCst);
+        loop {
+            let left = door.left.notified();
+            tokio::pin!(left);
+            left.as_mut().enable();
+            if door.inside.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            left.await;
+        }
+    }
+}
+
+impl Inner {
+    fn resolve(&self, invocation: &Invocation) -> Result<Arc<InstanceSpec>, Refusal> {
+        let key = &invocation.function;
+        let view = self.store.view();
+        let stored = view.function(key).ok_or(Refusal::FunctionNotFound)?;
+        if let Qualifier::Named(name) = &invocation.qualifier {
+            let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
+            return Err(if is_number { Refusal::VersionNotFound } else { Refusal::AliasNotFound });
+        }
+        let known = self.specs.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+        match known {
+            Some((revision, spec)) if revision == stored.revision => Ok(spec),
+            _ => Ok(self.new_spec(key, stored)),
+        }
+    }
+
+    fn new_spec(&self, key: &FunctionKey, stored: &Stored<Function>) -> Arc<InstanceSpec> {
+        let spec = Arc::new(InstanceSpec::new(View::version_key(key, stored), Arc::new(stored.value.clone())));
+        let mut specs = self.specs.write().unwrap_or_else(PoisonError::into_inner);
+        if specs.len() >= SPECS_MAX {
+            specs.clear();
+        }
+        specs.insert(key.clone(), (stored.revision, Arc::clone(&spec)));
+        spec
+    }
+}
+
+/// One call that was let in.
+struct Run<'a> {
+    inner: &'a Inner,
+    invocation: Invocation,
+    spec: Arc<InstanceSpec>,
+    account: Account,
+}
+
+impl Run<'_> {
+    async fn run(mut self, payload: Payload) -> Result<Reply, Refusal> {
+        let began = Instant::now();
+        match self.lease(began).await {
+            Ok(lease) => self.account.leased(lease, began.elapsed()),
+            Err(error) => return self.no_instance(error, began.elapsed()),
+        }
+        let timeout = timeout_of(self.spec.function());
+        let context = self.context(&payload, timeout);
+        let Some(lease) = self.account.call_begins() else {
+            return Err(Refusal::Platform("a lease was lost".to_owned()));
+        };
+        let deadline = Instant::now() + timeout;
+        let answer = lease.guest().invoke(&context, payload, deadline).await;
+        self.account.call_ended();
+        match answer {
+            Ok(answered) => Ok(self.answered(answered, deadline)),
+            Err(error) => self.failed(error, timeout),
+        }
+    }
+
+    /// An instance that is not known to be dead.
+    async fn lease(&self, began: Instant) -> Result<Lease, LeaseError> {
+        let deadline = began + self.inner.config.queue_wait_max;
+        let mut dead = 0;
+        loop {
+            let lease = self.inner.pool.lease(&self.spec, &self.invocation.request_id, deadline).await?;
+            if dead < DEAD_INSTANCES_MAX && lease.is_dead() {
+                dead += 1;
+                lease.discard();
+                continue;
+            }
+            return Ok(lease);
+        }
+    }
+
+    fn context(&self, payload: &Payload, timeout: Duration) -> CallContext {
+        let http_base = match payload {
+            Payload::Http(request) => Some(request.extensions().get::<HttpBase>().cloned().unwrap_or_default()),
+            Payload::Event(_) => None,
+        };
+        let timeout_ms = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
+        CallContext {
+            request_id: self.invocation.request_id.clone(),
+            deadline_ms: Timestamp::now().as_millisecond().saturating_add(timeout_ms),
+            retry_count: 0,
+            capture_tail: self.wants_tail(),
+            http_base,
+        }
+    }
+
+    fn wants_tail(&self) -> bool {
+        self.invocation.log_type == LogType::Tail
+    }
+
+    fn answered(mut self, answered: Answered, deadline: Instant) -> Reply {
+        let mut reply = self.reply(Outcome::Succeeded, &answered.log_tail);
+        reply.result = Ok(match answered.answer {
+            Answer::Event(result) => {
+                self.account.add_bytes_out(result.len());
+                self.account.close(Outcome::Succeeded, None);
+                Answer::Event(result)
+            }
+            Answer::Http(response) => {
+                let account = self.account;
+                Answer::Http(response.map(|body| Streamed::wrap(body, account, deadline)))
+            }
+        });
+        reply
+    }
+
+    fn failed(mut self, error: CallError, timeout: Duration) -> Result<Reply, Refusal> {
+        let ends_instance = error.ends_instance();
+        let took = self.account.phases().handler;
+        let peak = self.account.record().memory_peak_bytes;
+        let (outcome, error_type, error) = match error {
+            CallError::Function(error) => (Outcome::FunctionError, error.error_type.as_str(), error),
+            CallError::TimedOut => {
+                self.account.timed_out();
+                (Outcome::TimedOut, "FunctionTimeoutError", text::timed_out(timeout.as_secs()))
+            }
+            CallError::Exited(ended) if ended.out_of_memory => {
+                (Outcome::OutOfMemory, "FunctionOOMError", text::exited(&ended, took, peak))
+            }
+            CallError::Exited(ended) => (Outcome::Exited, "FunctionUnhandledError", text::exited(&ended, took, peak)),
+            CallError::Protocol(problem) => {
+                tracing::info!(request = %self.invocation.request_id, problem, "an instance broke the protocol");
+                (Outcome::Exited, "FunctionUnhandledError", text::unhandled("Process broke the runtime's protocol and was ended"))
+            }
+            CallError::TooLarge { limit } => {
+                let error = text::unhandled(&format!("Response payload is larger than {limit} bytes"));
+                (Outcome::FunctionError, "FunctionUnhandledError", error)
+            }
+            CallError::BadResponse(problem) => {
+                self.account.close(Outcome::FunctionError, Some("BadResponse"));
+                return Err(Refusal::BadResponse(problem));
+            }
+        };
+        let mut reply = self.reply(outcome, &[]);
+        if ends_instance {
+            self.account.discard();
+        }
+        self.account.add_bytes_out(error.body.len());
+        self.account.close(outcome, Some(error_type));
+        reply.result = Err(error);
+        Ok(reply)
+    }
+
+    fn no_instance(mut self, error: LeaseError, waited: Duration) -> Result<Reply, Refusal> {
+        let (outcome, error_type, refusal) = match error {
+            LeaseError::Start(failure) => return self.not_started(failure, waited),
+            LeaseError::Throttled { waiting_max } => {
+                let throttled = Throttled::TooManyWaiting { limit: waiting_max };
+                (Outcome::Throttled, "ResourceExhausted", Refusal::Throttled(throttled))
+            }
+            LeaseError::QueueTimeout => (Outcome::Throttled, "ResourceExhausted", Refusal::Throttled(Throttled::WaitedTooLong)),
+            LeaseError::ShuttingDown => (Outcome::PlatformError, "InternalServerError", Refusal::ShuttingDown),
+            LeaseError::Platform(problem) => (Outcome::PlatformError, "InternalServerError", Refusal::Platform(problem)),
+        };
+        self.account.waited(waited);
+        self.account.close(outcome, Some(error_type));
+        Err(refusal)
+    }
+
+    fn not_started(mut self, failure: StartFailure, waited: Duration) -> Result<Reply, Refusal> {
+        let StartFailure { instance, phases, source, memory_peak_bytes } = failure;
+        self.account.not_started(instance, phases, waited, memory_peak_bytes);
+        let custom = self.spec.function().config.runtime.language() == Language::Custom;
+        match &*source {
+            StartError::Function(error) => self.init_failed(Outcome::InitFailed, error.clone()),
+            StartError::TimedOut => self.init_failed(
+                Outcome::InitFailed,
+                text::not_initialized("Function instance did not become ready in time"),
+            ),
+            StartError::Protocol(_) => self.init_failed(
+                Outcome::InitFailed,
+                text::not_initialized("Process broke the runtime's protocol while it was started"),
+            ),
+            StartError::FileNotFound => self.refused("CAFileNotFound", Refusal::RuntimeFileNotFound),
+            StartError::FilePermission => self.refused("CAFilePermission", Refusal::RuntimeFilePermission),
+            StartError::Exited(ended) if custom => {
+                let memory = if ended.out_of_memory { ", out of memory" } else { "" };
+                self.refused("CAExited", Refusal::RuntimeExited(format!("{}{memory}", ended.exit)))
+            }
+            StartError::Exited(ended) => {
+                let outcome = if ended.out_of_memory { Outcome::OutOfMemory } else { Outcome::InitFailed };
+                let error = text::exited(ended, phases.load, memory_peak_bytes);
+                self.init_failed(outcome, error)
+            }
+            StartError::Sandbox(_) => {
+                self.account.close(Outcome::PlatformError, Some("InternalServerError"));
+                Err(Refusal::Platform(source.to_string()))
+            }
+        }
+    }
+
+    fn init_failed(mut self, outcome: Outcome, error: FunctionError) -> Result<Reply, Refusal> {
+        let mut reply = self.reply(outcome, &[]);
+        self.account.add_bytes_out(error.body.len());
+        self.account.close(outcome, Some(error.error_type.as_str()));
+        reply.result = Err(error);
+        Ok(reply)
+    }
+
+    fn refused(mut self, error_type: &str, refusal: Refusal) -> Result<Reply, Refusal> {
+        self.account.close(Outcome::InitFailed, Some(error_type));
+        Err(refusal)
+    }
+
+    /// The reply so far; its result is for the caller to fill in.
+    fn reply(&self, outcome: Outcome, lines: &[u8]) -> Reply {
+        let (record, phases): (_, Phases) = (self.account.record(), self.account.phases());
+        let function = self.spec.function();
+        let log_tail = self.wants_tail().then(|| {
+            Tail {
+                request: &self.invocation.request_id,
+                function,
+                cold: record.cold,
+                phases,
+                memory_peak_bytes: record.memory_peak_bytes,
+                outcome,
+                lines,
+            }
+            .text()
+        });
+        Reply {
+            result: Ok(Answer::Event(bytes::Bytes::new())),
+            outcome,
+            instance: record.instance.clone(),
+            version: record.version.clone(),
+            checksum: function.code.checksum,
+            phases,
+            memory_peak_bytes: record.memory_peak_bytes,
+            log_tail,
+        }
+    }
 }
