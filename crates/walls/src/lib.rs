@@ -34,7 +34,9 @@ pub mod protocol;
 pub mod root;
 pub mod seccomp;
 pub mod serve;
+mod step;
 mod sys;
+mod wall;
 
 pub use limit::limit_namespace;
 pub use probe::probe;

@@ -8,6 +8,8 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+pub use crate::step::Step;
+pub use crate::wall::{Wall, Without};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
@@ -47,103 +49,6 @@ impl CellKind {
 
     fn from_code(code: u32) -> Option<CellKind> {
         [CellKind::Launcher, CellKind::Python, CellKind::Unpacker].into_iter().find(|kind| kind.code() == code)
-    }
-}
-
-/// One wall. A test harness may leave one out to show that its attack does work when nothing stands in the way; the
-/// shipped paths always send [`Without::NOTHING`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u32)]
-pub enum Wall {
-    /// The system call filter.
-    Seccomp = 1 << 0,
-    /// Landlock: a second say about files, abstract sockets and signals.
-    Landlock = 1 << 1,
-    /// Empty capability sets, including the bounding set.
-    Capabilities = 1 << 2,
-    /// `no_new_privs`. Landlock and seccomp need it, so they fall with it.
-    NoNewPrivs = 1 << 3,
-    /// A pid namespace of its own.
-    PidNamespace = 1 << 4,
-    /// A `/proc` that shows own processes only. Left out, the host's `/proc` is mounted instead.
-    PrivateProc = 1 << 5,
-    /// A root file system that cannot be written.
-    ReadOnlyRoot = 1 << 6,
-    /// The net namespace that came with the request.
-    NetNamespace = 1 << 7,
-    /// A user namespace of its own.
-    UserNamespace = 1 << 8,
-    /// The intermediate namespace that allows no further user namespaces.
-    NamespaceLimit = 1 << 9,
-    /// A host uid of its own. Left out, the child keeps uid 0 on the host.
-    HostUid = 1 << 10,
-    /// An IPC namespace of its own.
-    Ipc = 1 << 11,
-    /// A host name of its own.
-    Uts = 1 << 12,
-    /// A cgroup namespace of its own.
-    CgroupNamespace = 1 << 13,
-    /// Membership of the cgroups that came with the request.
-    Cgroups = 1 << 14,
-    /// Bounds on the bytes and inodes of `/tmp` and `/dev/shm`.
-    TmpSize = 1 << 15,
-    /// Closing every inherited descriptor.
-    Descriptors = 1 << 16,
-    /// Resource limits.
-    Rlimits = 1 << 17,
-    /// Dying with the supervisor.
-    DeathSignal = 1 << 18,
-}
-
-impl Wall {
-    /// Every wall, in the order in which they are built.
-    pub const ALL: [Wall; 19] = [
-        Wall::PidNamespace,
-        Wall::Ipc,
-        Wall::Uts,
-        Wall::Cgroups,
-        Wall::NetNamespace,
-        Wall::ReadOnlyRoot,
-        Wall::PrivateProc,
-        Wall::TmpSize,
-        Wall::Rlimits,
-        Wall::CgroupNamespace,
-        Wall::NamespaceLimit,
-        Wall::HostUid,
-        Wall::UserNamespace,
-        Wall::Capabilities,
-        Wall::NoNewPrivs,
-        Wall::DeathSignal,
-        Wall::Descriptors,
-        Wall::Landlock,
-        Wall::Seccomp,
-    ];
-}
-
-/// The walls a request leaves out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Without(u32);
-
-impl Without {
-    /// Leaves out nothing: the only value the product sends.
-    pub const NOTHING: Without = Without(0);
-
-    /// Leaves out `wall` as well.
-    #[must_use]
-    pub fn and(self, wall: Wall) -> Without {
-        Without(self.0 | wall as u32)
-    }
-
-    /// Whether `wall` is to be built.
-    #[must_use]
-    pub fn keeps(self, wall: Wall) -> bool {
-        self.0 & wall as u32 == 0
-    }
-}
-
-impl From<Wall> for Without {
-    fn from(wall: Wall) -> Without {
-        Without::NOTHING.and(wall)
     }
 }
 
@@ -192,7 +97,7 @@ impl MakeRequest {
         bytes[12..16].copy_from_slice(&self.cgroups.to_ne_bytes());
         bytes[16..24].copy_from_slice(&self.tmp_bytes.to_ne_bytes());
         bytes[24..28].copy_from_slice(&u32::from(self.has_extra).to_ne_bytes());
-        bytes[28..32].copy_from_slice(&self.without.0.to_ne_bytes());
+        bytes[28..32].copy_from_slice(&self.without.bits().to_ne_bytes());
         bytes
     }
 
@@ -210,7 +115,7 @@ impl MakeRequest {
             tmp_bytes: u64::from(word(bytes, 16)) | u64::from(word(bytes, 20)) << 32,
             cgroups,
             has_extra: word(bytes, 24) != 0,
-            without: Without(word(bytes, 28)),
+            without: Without::from_bits(word(bytes, 28)),
         })
     }
 
@@ -295,110 +200,6 @@ impl MakeReply {
         let reply =
             MakeReply::from_bytes(&bytes[..length]).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         Ok((reply, descriptors.take(0)))
-    }
-}
-
-/// A step on the way from a request to a running child. The number is on the wire, the name is in messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u32)]
-pub enum Step {
-    /// Nothing failed.
-    None = 0,
-    /// Reading the request.
-    Request = 1,
-    /// Cloning the child.
-    Clone = 2,
-    /// Joining a cgroup.
-    Cgroups = 3,
-    /// Entering the net namespace.
-    NetNamespace = 4,
-    /// Mounting the private `/proc`.
-    Proc = 5,
-    /// Mounting `/tmp` or `/dev/shm`.
-    Tmp = 6,
-    /// Making the root writable (only when a test leaves that wall out).
-    Root = 7,
-    /// Setting the host name.
-    Uts = 8,
-    /// Setting a resource limit.
-    Rlimits = 9,
-    /// Leaving the cgroup namespace.
-    CgroupNamespace = 10,
-    /// Entering the namespace that allows no further ones.
-    NamespaceLimit = 11,
-    /// Taking the host uid.
-    HostUid = 12,
-    /// Making the user namespace and its map.
-    UserNamespace = 13,
-    /// Giving up capabilities.
-    Capabilities = 14,
-    /// Setting `no_new_privs`.
-    NoNewPrivs = 15,
-    /// Asking to die with the supervisor.
-    DeathSignal = 16,
-    /// Arranging the descriptors.
-    Descriptors = 17,
-    /// Enforcing landlock.
-    Landlock = 18,
-    /// Installing the filter.
-    Seccomp = 19,
-}
-
-impl Step {
-    const ALL: [Step; 20] = [
-        Step::None,
-        Step::Request,
-        Step::Clone,
-        Step::Cgroups,
-        Step::NetNamespace,
-        Step::Proc,
-        Step::Tmp,
-        Step::Root,
-        Step::Uts,
-        Step::Rlimits,
-        Step::CgroupNamespace,
-        Step::NamespaceLimit,
-        Step::HostUid,
-        Step::UserNamespace,
-        Step::Capabilities,
-        Step::NoNewPrivs,
-        Step::DeathSignal,
-        Step::Descriptors,
-        Step::Landlock,
-        Step::Seccomp,
-    ];
-
-    /// The step in words, for messages.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Step::None => "nothing",
-            Step::Request => "read the request",
-            Step::Clone => "clone the child",
-            Step::Cgroups => "join the cgroups",
-            Step::NetNamespace => "enter the net namespace",
-            Step::Proc => "mount /proc",
-            Step::Tmp => "mount /tmp and /dev/shm",
-            Step::Root => "remount the root",
-            Step::Uts => "set the host name",
-            Step::Rlimits => "set the resource limits",
-            Step::CgroupNamespace => "make the cgroup namespace",
-            Step::NamespaceLimit => "enter the namespace limit",
-            Step::HostUid => "take the host uid",
-            Step::UserNamespace => "make the user namespace",
-            Step::Capabilities => "give up capabilities",
-            Step::NoNewPrivs => "set no_new_privs",
-            Step::DeathSignal => "set the death signal",
-            Step::Descriptors => "arrange the descriptors",
-            Step::Landlock => "enforce landlock",
-            Step::Seccomp => "install the system call filter",
-        }
-    }
-}
-
-impl std::fmt::Display for Step {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
     }
 }
 
@@ -513,16 +314,6 @@ mod tests {
         for step in Step::ALL {
             let reply = MakeReply { pid: -7, errno: 38, step };
             assert_eq!(MakeReply::from_bytes(&reply.to_bytes()), Some(reply));
-        }
-    }
-
-    #[test]
-    fn every_wall_has_a_bit_of_its_own() {
-        let mut seen = Without::NOTHING;
-        for wall in Wall::ALL {
-            assert!(seen.keeps(wall), "{wall:?} shares a bit");
-            seen = seen.and(wall);
-            assert!(!seen.keeps(wall));
         }
     }
 

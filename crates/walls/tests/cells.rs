@@ -1,5 +1,7 @@
 //! Real cells on the real kernel. Needs root.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests say what went wrong by panicking")]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -268,4 +270,43 @@ fn making_a_cell_is_quick_enough_to_be_measured_here() {
     }
     times.sort();
     eprintln!("make: median {:?} to the launcher, of which {:?} to the reply", times[25].0, times[25].1);
+}
+
+#[test]
+fn a_cell_dies_with_the_thread_that_started_its_spawner() {
+    let assets = tempfile::tempdir().unwrap();
+    let path = assets.path().to_owned();
+    let orphan = std::thread::spawn(move || {
+        let supervisor = Supervisor::spawner(&path);
+        let mut cell = supervisor.make(CellKind::Launcher, Without::NOTHING);
+        cell.exec(0, &["sleep", "1000"], &ENVIRONMENT);
+        // End-of-file: the program runs, so the walls stood, the death signal among them.
+        assert_eq!(cell.frame(), None);
+        cell
+    });
+    let cell = orphan.join().unwrap();
+    assert!(cell.ends());
+}
+
+#[test]
+fn node_runs_behind_the_walls() {
+    let assets = tempfile::tempdir().unwrap();
+    let supervisor = Supervisor::spawner(assets.path());
+    let mut cell = supervisor.make(CellKind::Launcher, Without::NOTHING);
+    let script = r#"
+        const { Worker } = require('worker_threads'), { execFileSync } = require('child_process'), http = require('http');
+        const worker = new Worker("require('worker_threads').parentPort.postMessage('thread')", { eval: true });
+        worker.on('message', said => {
+            const child = execFileSync('/bin/echo', ['child']).toString().trim();
+            require('fs').writeFileSync('/tmp/f', 'file');
+            const server = http.createServer((_, response) => response.end('http')).listen(0, '127.0.0.1', () => {
+                http.get({ port: server.address().port }, response => response.on('data', body => {
+                    console.log(said, child, require('fs').readFileSync('/tmp/f').toString(), body.toString());
+                    process.exit(0);
+                }));
+            });
+        });
+    "#;
+    cell.exec(0, &["/usr/bin/node", "-e", script], &ENVIRONMENT);
+    assert_eq!(cell.output(), "thread child file http\n");
 }

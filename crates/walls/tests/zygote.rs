@@ -1,5 +1,7 @@
 //! Cells forked from the Python zygote, on the real kernel. Needs root.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests say what went wrong by panicking")]
+
 mod support;
 #[path = "../shared_object.rs"]
 mod shared_object;

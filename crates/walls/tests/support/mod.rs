@@ -1,5 +1,7 @@
 //! A supervisor in miniature: one spawner, one net namespace, cells on demand.
 
+#![allow(dead_code, reason = "each test uses its part")]
+
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};

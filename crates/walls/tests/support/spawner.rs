@@ -3,6 +3,8 @@
 //! Standard input is the socket to the supervisor. `spawner MOUNT_POINT ASSETS` serves launcher cells;
 //! `spawner MOUNT_POINT ASSETS zygote` becomes the Python zygote found in the assets.
 
+#![expect(clippy::print_stdout, reason = "its standard output is the log that the test reads")]
+
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
