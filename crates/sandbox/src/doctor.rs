@@ -1,4 +1,20 @@
 //! What this host offers, wall by wall.
+//!
+//! Every line says what was found and, where something is amiss, what to do about it. Questions are put to the kernel in
+//! throw-away processes and namespaces: asking changes nothing.
+//!
+//! That cells really get past another firewall of this host is tried when the platform starts, and only guessed here.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use dunlin_walls::probe::Standing;
+use dunlin_walls::{Wall, probe};
+
+use crate::cgroup;
+use crate::net::firewall::nft;
+use crate::net::try_rules;
 
 /// How one check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,7 +23,7 @@ pub enum State {
     Ok,
     /// The platform runs, with less.
     Degraded,
-    /// Not there.
+    /// Not there: the platform does not run.
     Missing,
 }
 
@@ -24,8 +40,282 @@ pub struct Check {
     pub fix: Option<String>,
 }
 
-/// Looks at everything the platform needs from this host. Changes nothing.
+impl Check {
+    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, state: State::Ok, detail: detail.into(), fix: None }
+    }
+
+    fn degraded(name: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { name, state: State::Degraded, detail: detail.into(), fix: Some(fix.into()) }
+    }
+
+    fn missing(name: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { name, state: State::Missing, detail: detail.into(), fix: Some(fix.into()) }
+    }
+}
+
+/// Looks at everything the platform needs from this host, with the data directory in its usual place.
 #[must_use]
 pub fn report() -> Vec<Check> {
-    Vec::new()
+    report_on(Path::new("/var/lib/dunlin"))
+}
+
+/// Looks at everything the platform needs from this host. `data_dir` need not be there yet.
+#[must_use]
+pub fn report_on(data_dir: &Path) -> Vec<Check> {
+    let mut checks = walls();
+    checks.push(control_groups());
+    checks.extend(network());
+    checks.extend(interpreters());
+    checks.push(descriptors());
+    checks.push(memory());
+    checks.push(disk(data_dir));
+    checks
+}
+
+fn walls() -> Vec<Check> {
+    let check = |finding: probe::Finding| Check {
+        name: wall_name(finding.wall),
+        state: match finding.standing {
+            Standing::Ok => State::Ok,
+            Standing::Degraded => State::Degraded,
+            Standing::Missing => State::Missing,
+        },
+        detail: finding.seen,
+        fix: Some(finding.fix).filter(|fix| !fix.is_empty()),
+    };
+    probe().into_iter().map(check).collect()
+}
+
+fn wall_name(wall: Wall) -> &'static str {
+    match wall {
+        Wall::Seccomp => "seccomp",
+        Wall::Landlock => "landlock",
+        Wall::Capabilities => "capabilities",
+        Wall::NoNewPrivs => "no new privileges",
+        Wall::PidNamespace => "pid namespace",
+        Wall::PrivateProc => "private /proc",
+        Wall::ReadOnlyRoot => "read-only root",
+        Wall::NetNamespace => "net namespace",
+        Wall::UserNamespace => "user namespace",
+        Wall::NamespaceLimit => "namespace limit",
+        Wall::HostUid => "root",
+        Wall::Ipc => "ipc namespace",
+        Wall::Uts => "uts namespace",
+        Wall::CgroupNamespace => "cgroup namespace",
+        Wall::Cgroups => "cgroups",
+        Wall::TmpSize => "tmpfs sizes",
+        Wall::Descriptors => "process creation",
+        Wall::Rlimits => "resource limits",
+        Wall::DeathSignal => "death signal",
+    }
+}
+
+fn control_groups() -> Check {
+    const NAME: &str = "cgroups";
+    match cgroup::version() {
+        Ok(cgroup::Version::V1) => Check::ok(NAME, "version 1: memory, cpu, pids, freezer, cpuacct"),
+        Ok(cgroup::Version::V2) => Check::ok(NAME, "version 2: memory, cpu, pids"),
+        Err(error) => Check::missing(
+            NAME,
+            error.to_string(),
+            "mount cgroup v2 with its controllers (in a container: give it a cgroup namespace it may write to)",
+        ),
+    }
+}
+
+const FALLBACK: &str = "functions have no internet access until then";
+
+fn network() -> Vec<Check> {
+    let mut checks = vec![firewall()];
+    if checks[0].state == State::Ok {
+        checks.push(forwarding());
+        checks.push(other_firewalls());
+    }
+    checks
+}
+
+/// Loads the very rules the platform uses, beside a pair of links, in a namespace that goes away.
+fn firewall() -> Check {
+    const NAME: &str = "internet access";
+    match try_rules() {
+        Ok(()) => {
+            let version = nft(&["--version"], "").unwrap_or_default();
+            Check::ok(NAME, format!("links and filter work; {}", version.split('(').next().unwrap_or_default().trim()))
+        }
+        Err(reason) => {
+            let fix = if reason.contains("not installed") {
+                format!("apt-get install nftables; {FALLBACK}")
+            } else {
+                format!("use a kernel with veth and nf_tables (nat, fib, connlimit); {FALLBACK}")
+            };
+            Check::degraded(NAME, reason, fix)
+        }
+    }
+}
+
+fn forwarding() -> Check {
+    const NAME: &str = "ip forwarding";
+    let path = Path::new("/proc/sys/net/ipv4/ip_forward");
+    match std::fs::read_to_string(path) {
+        Ok(text) if text.trim() == "1" => Check::ok(NAME, "on"),
+        Ok(_) => Check::ok(NAME, "off; dunlin up switches it on"),
+        Err(error) => Check::degraded(NAME, error.to_string(), format!("make {} readable and writable", path.display())),
+    }
+}
+
+/// Chains that drop what no rule of theirs accepts, where our cells' packets pass.
+fn other_firewalls() -> Check {
+    const NAME: &str = "other firewalls";
+    let listed = match nft(&["-j", "list", "chains"], "") {
+        Ok(listed) => listed,
+        Err(error) => return Check::degraded(NAME, error.to_string(), "run dunlin doctor as root"),
+    };
+    let dropping = dropping_chains(&listed);
+    if dropping.is_empty() {
+        return Check::ok(NAME, "none drops by default");
+    }
+    let mut fix = "if dunlin up says that functions have no internet access, accept its links: ".to_owned();
+    for (at, chain) in dropping.iter().enumerate() {
+        let separator = if at == 0 { "" } else { "; " };
+        let directions: &[&str] = if chain.hook == "forward" { &["iifname", "oifname"] } else { &["iifname"] };
+        for (n, direction) in directions.iter().enumerate() {
+            let separator = if n == 0 { separator } else { "; " };
+            let Chain { family, table, name, .. } = chain;
+            let _ = write!(fix, "{separator}nft insert rule {family} {table} {name} {direction} '\"dn*\"' accept");
+        }
+    }
+    let names: Vec<_> = dropping.iter().map(|chain| format!("{} {} {}", chain.family, chain.table, chain.name)).collect();
+    Check::degraded(NAME, format!("by default dropped by {}", names.join(", ")), fix)
+}
+
+#[derive(Debug, PartialEq, Eq, serde::Deserialize)]
+struct Chain {
+    family: String,
+    table: String,
+    name: String,
+    #[serde(default)]
+    hook: String,
+    #[serde(default)]
+    policy: String,
+}
+
+fn dropping_chains(listed: &str) -> Vec<Chain> {
+    let parsed: serde_json::Value = serde_json::from_str(listed).unwrap_or_default();
+    let entries = parsed["nftables"].as_array().cloned().unwrap_or_default();
+    let chains = entries.into_iter().filter_map(|mut entry| serde_json::from_value::<Chain>(entry["chain"].take()).ok());
+    chains
+        .filter(|chain| chain.policy == "drop" && matches!(chain.hook.as_str(), "forward" | "input" | "prerouting"))
+        .filter(|chain| matches!(chain.family.as_str(), "ip" | "inet"))
+        .collect()
+}
+
+fn interpreters() -> Vec<Check> {
+    let served = [("python3", "--version", "Python", "python3"), ("node", "--version", "Node.js", "nodejs")];
+    let mut checks = Vec::new();
+    for (program, argument, language, package) in served {
+        checks.push(match version_of(program, argument) {
+            Some((path, version)) => Check::ok(program, format!("{version} ({})", path.display())),
+            None => Check::degraded(
+                program,
+                "not found under /usr",
+                format!("apt-get install {package}; functions in {language} do not start until then"),
+            ),
+        });
+    }
+    // For custom runtimes and builds; nothing of the platform's own waits for them.
+    for (program, argument) in [("java", "-version"), ("go", "version"), ("php", "--version")] {
+        let found = version_of(program, argument);
+        let detail = found.map_or("not installed".to_owned(), |(path, version)| format!("{version} ({})", path.display()));
+        checks.push(Check::ok(program, detail));
+    }
+    checks
+}
+
+
+/// Where `program` is, as guests see it, and the first line of what it says about itself.
+fn version_of(program: &str, argument: &str) -> Option<(PathBuf, String)> {
+    let places = ["/usr/bin", "/usr/local/bin", "/usr/local/go/bin"];
+    let path = places.iter().map(|dir| Path::new(dir).join(program)).find(|path| path.is_file())?;
+    let mut command = Command::new(&path);
+    command.arg(argument).env_clear().env("HOME", "/nonexistent").env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
+    let output = command.output().ok()?;
+    // Java says it on stderr.
+    let said = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+    let line = String::from_utf8_lossy(&said).lines().next().unwrap_or_default().trim().to_owned();
+    output.status.success().then_some((path, line))
+}
+
+fn descriptors() -> Check {
+    const NAME: &str = "open files";
+    /// What the supervisor holds of one instance, and what it holds anyway.
+    const PER_INSTANCE: u64 = 6;
+    const ENOUGH: u64 = 8192;
+    let Some(hard) = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum else {
+        return Check::ok(NAME, "unlimited");
+    };
+    let detail = format!("limit {hard}, enough for about {} instances", hard / PER_INSTANCE);
+    if hard >= ENOUGH {
+        Check::ok(NAME, detail)
+    } else {
+        Check::degraded(NAME, detail, "raise it: ulimit -Hn 65536, or LimitNOFILE=65536 in the unit")
+    }
+}
+
+fn memory() -> Check {
+    const NAME: &str = "memory";
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = info.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    match kib.map(|kib| kib / 1024) {
+        Some(mib) if mib >= 512 => Check::ok(NAME, format!("{mib} MiB available")),
+        Some(mib) => Check::degraded(NAME, format!("{mib} MiB available"), "instances need memory: 128 MiB each at least"),
+        None => Check::degraded(NAME, "unknown", "mount /proc"),
+    }
+}
+
+fn disk(data_dir: &Path) -> Check {
+    const NAME: &str = "disk space";
+    const ENOUGH_MIB: u64 = 2048;
+    // The nearest directory that is there.
+    let Some((place, stat)) = data_dir.ancestors().find_map(|dir| Some((dir, rustix::fs::statvfs(dir).ok()?))) else {
+        return Check::degraded(NAME, "unknown", "make the data directory readable");
+    };
+    let mib = (stat.f_bavail.saturating_mul(stat.f_frsize)) >> 20;
+    let detail = format!("{mib} MiB free at {}", place.display());
+    if mib >= ENOUGH_MIB { Check::ok(NAME, detail) } else { Check::degraded(NAME, detail, "code packages and logs need room") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_host_misses_nothing() {
+        let checks = report();
+        for check in &checks {
+            assert_ne!(check.state, State::Missing, "{check:?}");
+            assert!(!check.detail.is_empty(), "{check:?}");
+            assert_eq!(check.state == State::Ok, check.fix.is_none(), "{check:?}");
+        }
+        let mut names: Vec<_> = checks.iter().map(|check| check.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), checks.len(), "every check has a name of its own");
+    }
+
+    #[test]
+    fn chains_that_drop_by_default_are_named() {
+        let listed = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}},
+            {"chain": {"family": "ip", "table": "filter", "name": "DOCKER-USER", "handle": 1}},
+            {"chain": {"family": "ip", "table": "filter", "name": "FORWARD", "handle": 2, "type": "filter",
+                       "hook": "forward", "prio": 0, "policy": "drop"}},
+            {"chain": {"family": "ip6", "table": "filter", "name": "FORWARD", "handle": 3, "type": "filter",
+                       "hook": "forward", "prio": 0, "policy": "drop"}},
+            {"chain": {"family": "inet", "table": "f", "name": "in", "handle": 4, "type": "filter", "hook": "input",
+                       "prio": 0, "policy": "accept"}}]}"#;
+        let found = dropping_chains(listed);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].table.as_str(), found[0].name.as_str()), ("filter", "FORWARD"));
+        assert_eq!(dropping_chains("not json"), []);
+    }
 }

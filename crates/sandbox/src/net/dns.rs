@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, listen, socket_with, sockopt};
 
 /// The resolver's address as every cell sees it, on port 53. It exists nowhere, and nothing else is reached through it.
-pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 53);
+pub const RESOLVER: Ipv4Addr = dunlin_walls::DNS_ADDRESS;
 
 /// How many connections wait to be accepted.
 const BACKLOG: i32 = 128;

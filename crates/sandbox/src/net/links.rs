@@ -224,6 +224,11 @@ pub(super) fn index_of(name: &str) -> io::Result<u32> {
     Ok(rustix::net::netdevice::name_to_index(socket, name)?)
 }
 
+/// A pair of connected links in one namespace.
+pub(super) fn pair_within(name: &str, peer: &str, ns: &OwnedFd) -> rtnetlink::packet_route::link::LinkMessage {
+    pair(name, CELL_MAC, peer, HOST_MAC, ns.as_raw_fd(), 0)
+}
+
 /// A pair of connected links: `name` here and `peer` in the namespace `peer_ns`, both down.
 pub(super) fn pair(
     name: &str,

@@ -214,16 +214,38 @@ fn try_egress(workshop: &mut Workshop, addresses: &Addresses, config: &NetConfig
         other => other.to_string(),
     })?;
     forward().map_err(|error| format!("forwarding between links cannot be switched on: {error}"))?;
-    let chain = |error: NetError| match std::error::Error::source(&error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    };
     let stopped = probe::run(workshop, &dns).map_err(|error| format!("the way out cannot be tried: {}", chain(error)))?;
     // What is left of the probe must not be the first thing the stub reads.
     workshop.sweep().map_err(chain)?;
     match stopped {
         Some(reason) => Err(reason),
         None => Ok(dns),
+    }
+}
+
+/// Whether this host has what a way out is made of: links and every kind of rule. Tried in a namespace that goes away.
+pub(crate) fn try_rules() -> Result<(), String> {
+    let attempt = || {
+        let addresses = Addresses::new(InstallationId::random(), 0);
+        let home = links::this_namespace().map_err(|error| format!("net namespaces cannot be used: {error}"))?;
+        let text = Rules { addresses: &addresses, refused: REFUSED, caps: &Caps::default(), resolver_port: 53 }.text();
+        let (_, loaded) = links::in_new_namespace(&home, |netlink| {
+            let own = links::this_namespace().map_err(at("find a new net namespace"))?;
+            netlink.add_link(links::pair_within("dn0", "dn1", &own)).map_err(at("make a link"))?;
+            Ok(firewall::load(&text))
+        })
+        .map_err(chain)?;
+        loaded.map_err(|error| error.to_string())
+    };
+    // A thread of its own, so that nobody else is in the namespace meanwhile, whatever happens.
+    std::thread::spawn(attempt).join().unwrap_or_else(|_| Err("the trial failed".to_owned()))
+}
+
+/// An error with its cause, on one line.
+fn chain(error: NetError) -> String {
+    match std::error::Error::source(&error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
 }
 
