@@ -28,8 +28,8 @@ pub fn sign(key: &SigningKey, method: &str, target: &str, headers: &[(String, St
 }
 
 /// Signs a request: `target` is the path with its query as it will be sent, `headers` holds at least `host`. Answers
-/// with every header to send: those given, `x-acs-date`, `x-acs-signature-nonce`, `x-acs-content-sha256` and
-/// `authorization`. All of them are under the signature.
+/// with every header to send: those given, then `x-acs-date`, `x-acs-signature-nonce` and `x-acs-content-sha256` where they
+/// were not given, and `authorization`. All of them are under the signature.
 #[must_use]
 pub fn sign_at(
     key: &SigningKey,
@@ -43,9 +43,16 @@ pub fn sign_at(
     let content_sha256 = dunlin_model::Digest::of(body).to_string();
     let mut all: Vec<(String, String)> =
         headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
-    all.push(("x-acs-date".into(), date.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()));
-    all.push(("x-acs-signature-nonce".into(), nonce.to_owned()));
-    all.push(("x-acs-content-sha256".into(), content_sha256.clone()));
+    let made = [
+        ("x-acs-date", date.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()),
+        ("x-acs-signature-nonce", nonce.to_owned()),
+        ("x-acs-content-sha256", content_sha256),
+    ];
+    for (name, value) in made {
+        if !all.iter().any(|(given, _)| given == name) {
+            all.push((name.to_owned(), value));
+        }
+    }
 
     let mut names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
@@ -56,7 +63,8 @@ pub fn sign_at(
         .collect();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let query = canonical_query(query).unwrap_or_else(|| query.to_owned());
-    let canonical = Canonical { method, path, query: &query, headers: &lines, content_sha256: content_sha256.as_bytes() };
+    let signed_sha256 = all.iter().find(|(name, _)| name == "x-acs-content-sha256").map_or("", |(_, value)| value);
+    let canonical = Canonical { method, path, query: &query, headers: &lines, content_sha256: signed_sha256.as_bytes() };
     let signature = hex(&canonical.signature(&key.secret));
     let authorization =
         format!("{ALGORITHM} Credential={},SignedHeaders={},Signature={signature}", key.id, names.join(";"));
