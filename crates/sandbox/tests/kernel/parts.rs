@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use dunlin_model::Digest;
 use dunlin_sandbox::harness::Harness;
 use dunlin_sandbox::supervisor::Config;
-use dunlin_sandbox::{Bind, Cell, CellKind, Client, Ended, Net, Sandboxes};
+use dunlin_sandbox::{Bind, Cell, CellKind, Client, Ended, Net, Sandboxes, uids};
 use tokio::runtime::Runtime;
 
 /// Longer than anything here takes on a slow machine.
@@ -23,6 +23,7 @@ pub(crate) struct Platform {
     pub(crate) runtime: Runtime,
     harness: Option<Harness>,
     pub(crate) dir: tempfile::TempDir,
+    pub(crate) identity: Identity,
 }
 
 impl Platform {
@@ -34,7 +35,8 @@ impl Platform {
         let (harness, socket, dir) = start_raw(change);
         let runtime = Runtime::new().unwrap();
         let client = runtime.block_on(async { Client::new(socket).unwrap() });
-        Self { client, runtime, harness: Some(harness), dir }
+        let identity = Identity::read(dir.path());
+        Self { client, runtime, harness: Some(harness), dir, identity }
     }
 
     pub(crate) fn wait<T>(&self, work: impl Future<Output = T>) -> T {
@@ -79,6 +81,10 @@ impl Platform {
         exec(&cell, &["/usr/bin/python3", "-I", "-S", "-c", code]);
         let printed = read_log(&cell);
         (printed, self.ended(&cell))
+    }
+
+    pub(crate) fn traces(&self) -> Traces {
+        Traces::of(&self.identity)
     }
 
     pub(crate) fn stop(mut self) {
@@ -134,59 +140,72 @@ pub(crate) fn read_line(cell: &Cell) -> String {
     String::from_utf8_lossy(&line).into_owned()
 }
 
-/// What this host holds that a platform could have left: control groups, mounts, host uids in use, links.
-#[derive(Debug, PartialEq, Eq)]
+/// What names a platform's belongings on the host.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    installation: String,
+    first_uid: u32,
+    dir: String,
+}
+
+impl Identity {
+    pub(crate) fn read(dir: &Path) -> Self {
+        let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap().trim().to_owned();
+        let block: u32 = read("uids").parse().unwrap();
+        let first_uid = uids::FIRST_UID + block * uids::BLOCK_SIZE;
+        Self { installation: read("installation"), first_uid, dir: dir.display().to_string() }
+    }
+}
+
+/// What of a platform is on the host: control groups, mounts, uids that something runs under, links, root's processes.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Traces {
-    cgroups: BTreeSet<PathBuf>,
-    mounts: Vec<String>,
-    uids: BTreeSet<u32>,
-    links: BTreeSet<String>,
-    children: BTreeSet<String>,
+    pub(crate) cgroups: BTreeSet<PathBuf>,
+    pub(crate) mounts: Vec<String>,
+    pub(crate) uids: BTreeSet<u32>,
+    pub(crate) links: BTreeSet<String>,
+    pub(crate) spawners: BTreeSet<String>,
 }
 
 impl Traces {
-    pub(crate) fn now() -> Self {
-        let mut cgroups = BTreeSet::new();
-        find_groups(Path::new("/sys/fs/cgroup"), 3, &mut cgroups);
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap().lines().map(str::to_owned).collect();
-        let mut uids = BTreeSet::new();
-        let mut children = BTreeSet::new();
+    pub(crate) fn of(identity: &Identity) -> Self {
+        let mut found = Self::default();
+        find_groups(Path::new("/sys/fs/cgroup"), 4, &identity.installation, &mut found.cgroups);
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        found.mounts = mounts.lines().filter(|line| line.contains(&identity.dir)).map(str::to_owned).collect();
         let me = std::process::id().to_string();
-        for entry in fs::read_dir("/proc").unwrap() {
-            let path = entry.unwrap().path();
+        for path in fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path()) {
             let Ok(status) = fs::read_to_string(path.join("status")) else { continue };
             let field = |name: &str| {
                 let line = status.lines().find_map(|line| line.strip_prefix(name));
                 line.and_then(|line| line.split_whitespace().next()).unwrap_or_default().to_owned()
             };
-            let uid = field("Uid:").parse().unwrap();
-            if uid >= 1_000_000_000 {
-                uids.insert(uid);
+            let uid: u32 = field("Uid:").parse().unwrap();
+            let command = String::from_utf8_lossy(&fs::read(path.join("cmdline")).unwrap_or_default()).into_owned();
+            let groups = fs::read_to_string(path.join("cgroup")).unwrap_or_default();
+            // Other platforms may be running on this host, and other tests.
+            let server = uid == identity.first_uid && command.ends_with("\0server\0");
+            if server || groups.contains(&identity.installation) {
+                found.uids.insert(uid);
             }
-            if field("PPid:") == me {
-                children.insert(format!("{} {}", path.display(), field("Name:")));
+            if uid == 0 && field("PPid:") == me && !command.contains("\0up\0") {
+                found.spawners.insert(format!("{} {}", path.display(), field("Name:")));
             }
         }
         let links = fs::read_dir("/sys/class/net").unwrap().map(|link| link.unwrap().file_name().into_string().unwrap());
-        Self { cgroups, mounts, uids, links: links.collect(), children }
+        found.links = links.filter(|name| name.contains(&identity.installation)).collect();
+        found
     }
 }
 
-impl Traces {
-    /// The part that is processes.
-    pub(crate) fn processes(&self) -> (&BTreeSet<u32>, &BTreeSet<String>) {
-        (&self.uids, &self.children)
-    }
-}
-
-fn find_groups(directory: &Path, depth: u32, found: &mut BTreeSet<PathBuf>) {
+fn find_groups(directory: &Path, depth: u32, installation: &str, found: &mut BTreeSet<PathBuf>) {
     let Ok(entries) = fs::read_dir(directory) else { return };
-    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
-        if path.to_string_lossy().contains("dunlin") {
+    for path in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()) {
+        if path.to_string_lossy().contains(installation) {
             found.insert(path.clone());
         }
         if depth > 0 {
-            find_groups(&path, depth - 1, found);
+            find_groups(&path, depth - 1, installation, found);
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use dunlin_sandbox::supervisor::{self, Config};
 use dunlin_sandbox::{CellKind, Client, Credentials, Net, Sandboxes, inherited};
 
-use crate::parts::{Traces, eventually};
+use crate::parts::{Identity, Traces, eventually};
 
 /// The server process of these tests: makes two cells, writes down what it sees, and waits for its end.
 pub(crate) fn server() -> ExitCode {
@@ -145,31 +145,35 @@ pub(crate) fn the_server_has_no_rights() {
 }
 
 pub(crate) fn a_stopped_platform_leaves_nothing() {
-    let before = Traces::now();
     let mut platform = Platform::start();
-    assert_ne!(Traces::now(), before);
+    let identity = Identity::read(platform.dir.path());
+    let running = Traces::of(&identity);
+    assert_eq!(running.uids.len(), 3, "a server and two cells: {running:?}");
     platform.signal(rustix::process::Signal::TERM);
     assert!(platform.process.wait().unwrap().success());
-    assert_eq!(Traces::now(), before);
+    assert_eq!(Traces::of(&identity), Traces::default());
     let left: Vec<_> = fs::read_dir(platform.dir.path().join("trees")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
 pub(crate) fn a_killed_supervisor_takes_everything_with_it() {
-    let before = Traces::now();
     let mut platform = Platform::start();
+    let identity = Identity::read(platform.dir.path());
     platform.signal(rustix::process::Signal::KILL);
     assert_eq!(platform.process.wait().unwrap().signal(), Some(9));
     // Only what is no process may be left, and the next start sweeps it.
     eventually("no process is left", || {
-        Traces::now().processes() == before.processes()
+        let left = Traces::of(&identity);
+        left.uids.is_empty() && left.spawners.is_empty()
     });
     fs::remove_file(platform.dir.path().join("state/seen")).unwrap();
+    fs::create_dir_all(platform.dir.path().join("trees/.tmp-9/half/done")).unwrap();
     platform.process = start(platform.dir.path());
     platform.wait_until_up();
     platform.signal(rustix::process::Signal::TERM);
     assert!(platform.process.wait().unwrap().success());
-    assert_eq!(Traces::now(), before);
+    assert_eq!(Traces::of(&identity), Traces::default());
+    assert!(fs::read_dir(platform.dir.path().join("trees")).unwrap().next().is_none());
 }
 
 pub(crate) fn a_second_platform_on_the_same_directory_is_refused() {
