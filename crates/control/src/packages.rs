@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
-use dunlin_blobs::Blobs;
+use dunlin_blobs::{BlobError, Blobs};
 use dunlin_model::{CodePackage, Crc64, Digest};
 use dunlin_sandbox::{Sandboxes, UnpackError, UnpackLimits};
 use dunlin_store::Store;
@@ -102,7 +102,7 @@ impl Packages {
         let _guard = self.lock(digest).read_owned().await;
         match self.blobs.read(digest).await {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.is_not_found() => Ok(None),
+            Err(BlobError::NotFound { .. }) => Ok(None),
             Err(error) => Err(Error::platform("read the code", error)),
         }
     }
@@ -118,6 +118,7 @@ impl Packages {
             state.unused.retain(|digest, _| !used.contains(digest));
             stored
                 .into_iter()
+                .map(|blob| blob.digest)
                 .filter(|digest| !used.contains(digest))
                 .filter(|digest| {
                     let since = *state.unused.entry(*digest).or_insert(now);
@@ -158,11 +159,7 @@ impl Packages {
     /// The tree first: as long as the blob is there, the package is found again.
     async fn remove(&self, digest: Digest) -> Result<(), Error> {
         self.sandboxes.discard_tree(digest).await.map_err(|error| Error::platform("discard the unpacked code", error))?;
-        match self.blobs.remove(digest).await {
-            Ok(()) => Ok(()),
-            Err(error) if error.is_not_found() => Ok(()),
-            Err(error) => Err(Error::platform("remove the code", error)),
-        }
+        self.blobs.remove(digest).await.map_err(|error| Error::platform("remove the code", error))
     }
 
     fn used(&self) -> HashSet<Digest> {
