@@ -27,10 +27,9 @@ impl Parent {
         let own = &layout.hierarchy.own;
         let top = &layout.hierarchy.mount;
         // An earlier start in this very process tree has put us into the leaf already.
-        if own.file_name().is_some_and(|last| last == PLATFORM) {
-            if let Some(above) = own.parent().filter(|above| above.starts_with(top)) {
-                return Self::make_in(above, name);
-            }
+        let leaf = own.file_name().is_some_and(|last| last == PLATFORM);
+        if let Some(above) = own.parent().filter(|above| leaf && above.starts_with(top)) {
+            return Self::make_in(above, name);
         }
         if own != top && Self::only_us(own) {
             Self::step_aside(own)?;

@@ -18,7 +18,7 @@ use super::ranges::Range4;
 pub struct Caps {
     /// Connections and flows open at a time.
     pub open: u32,
-    /// New connections and flows a second, with twice as many at once.
+    /// New connections and flows a second, with ten times as many at once. The host remembers each for two minutes.
     pub fresh_per_s: u32,
     /// Packets a second that are not TCP, with twice as many at once.
     pub datagrams_per_s: u32,
@@ -30,7 +30,7 @@ pub struct Caps {
 
 impl Default for Caps {
     fn default() -> Self {
-        Self { open: 1024, fresh_per_s: 500, datagrams_per_s: 2000, megabytes_per_s: 64, queries_per_s: 200 }
+        Self { open: 1024, fresh_per_s: 100, datagrams_per_s: 2000, megabytes_per_s: 64, queries_per_s: 200 }
     }
 }
 
@@ -123,7 +123,7 @@ impl Rules<'_> {
             queries_per_s * 2,
             queries_per_s * 2,
             datagrams_per_s * 2,
-            fresh_per_s * 2,
+            fresh_per_s * 10,
         );
         text
     }

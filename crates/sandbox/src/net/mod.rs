@@ -12,13 +12,15 @@
 //! - All that is left behind, by whatever end, is called by the installation's id and swept at the next start.
 //! - Nothing here runs a program other than `nft`.
 //!
-//! `links` makes namespaces, `pool` keeps them ready, `firewall` writes the rules, `probe` tries them.
+//! `links` makes namespaces, `pool` keeps them ready, `firewall` writes the rules, `probe` tries them, `guard` puts them
+//! back.
 
 mod addresses;
 pub mod dns;
 mod dns_message;
 pub mod dns_stub;
 pub(crate) mod firewall;
+mod guard;
 mod links;
 mod netlink;
 mod pool;
@@ -33,6 +35,7 @@ use self::addresses::Addresses;
 use self::dns::DnsSockets;
 pub use self::firewall::Caps;
 use self::firewall::{LoadError, Rules};
+use self::guard::Guard;
 use self::links::{Made, Workshop, at};
 use self::pool::{Kind, Pool, Reach};
 use self::ranges::{REFUSED, Range4};
@@ -126,16 +129,25 @@ impl NetPool {
         let addresses = Addresses::new(config.installation, config.block);
         let mut workshop = Workshop::open(addresses.clone())?;
         workshop.sweep()?;
-        let (egress, dns) = if config.egress {
-            open_egress(&mut workshop, &addresses, &config)
+        let opened = if config.egress {
+            try_egress(&mut workshop, &addresses, &config)
         } else {
-            // An earlier run may have had it.
-            let _ = firewall::load(&firewall::remove(&addresses.table()));
-            (Egress::Off("it is switched off".to_owned()), None)
+            Err("it is switched off".to_owned())
         };
-        let table = dns.is_some().then(|| addresses.table());
+        let (egress, dns, guard) = match opened {
+            Ok((dns, guard)) => (Egress::On, Some(dns), Some(guard)),
+            Err(reason) => {
+                // Rules may be there from this attempt or from an earlier run; links may be there from the probe.
+                let _ = firewall::load(&firewall::remove(&addresses.table()));
+                workshop.sweep()?;
+                (Egress::Off(reason), None, None)
+            }
+        };
+        if let (true, Egress::Off(reason)) = (config.egress, &egress) {
+            tracing::warn!(reason, "functions have no internet access");
+        }
         let internet_ready = if egress == Egress::On { config.internet_ready } else { 0 };
-        let pool = Pool::start(workshop, config.loopback_ready, internet_ready, table)?;
+        let pool = Pool::start(workshop, config.loopback_ready, internet_ready, guard)?;
         Ok(Self { inner: Arc::new(Inner { pool, egress, dns }) })
     }
 
@@ -194,32 +206,20 @@ impl Drop for NetNs {
 }
 
 /// Loads and tries everything a way out needs. What cannot be had is a reason, not an error: cells run without.
-fn open_egress(workshop: &mut Workshop, addresses: &Addresses, config: &NetConfig) -> (Egress, Option<DnsSockets>) {
-    match try_egress(workshop, addresses, config) {
-        Ok(dns) => (Egress::On, Some(dns)),
-        Err(reason) => {
-            let _ = firewall::load(&firewall::remove(&addresses.table()));
-            tracing::warn!(reason, "functions have no internet access");
-            (Egress::Off(reason), None)
-        }
-    }
-}
-
-fn try_egress(workshop: &mut Workshop, addresses: &Addresses, config: &NetConfig) -> Result<DnsSockets, String> {
+fn try_egress(workshop: &mut Workshop, addresses: &Addresses, config: &NetConfig) -> Result<(DnsSockets, Guard), String> {
     let (dns, resolver_port) = DnsSockets::bind(addresses.gateway())
         .map_err(|error| format!("the resolver's sockets cannot be bound: {error}"))?;
     let rules = Rules { addresses, refused: &config.refused, caps: &config.caps, resolver_port };
-    firewall::load(&rules.text()).map_err(|error| match error {
+    let guard = Guard::load(addresses.table(), rules.text()).map_err(|error| match error {
         LoadError::Run(source) => format!("nft cannot be run: {source}"),
         other => other.to_string(),
     })?;
     forward().map_err(|error| format!("forwarding between links cannot be switched on: {error}"))?;
     let stopped = probe::run(workshop, &dns).map_err(|error| format!("the way out cannot be tried: {}", chain(error)))?;
-    // What is left of the probe must not be the first thing the stub reads.
     workshop.sweep().map_err(chain)?;
     match stopped {
         Some(reason) => Err(reason),
-        None => Ok(dns),
+        None => Ok((dns, guard)),
     }
 }
 

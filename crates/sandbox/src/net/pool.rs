@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use super::guard::Guard;
 use super::links::{Link, Made, Workshop, at, inside, this_namespace};
 use super::netlink::Netlink;
-use super::{NetError, firewall};
+use super::NetError;
 
 /// How long [`Pool::take`] waits for a namespace: far longer than a host under load needs for one.
 const TAKE_MAX: Duration = Duration::from_secs(10);
@@ -107,12 +108,12 @@ enum Call {
 }
 
 impl Pool {
-    /// Starts both threads in the calling thread's net namespace. `table` is removed at the end, if there is one.
+    /// Starts both threads in the calling thread's net namespace. The rules `guard` keeps go at the end.
     pub(super) fn start(
         workshop: Workshop,
         loopback: usize,
         linked: usize,
-        table: Option<String>,
+        guard: Option<Guard>,
     ) -> Result<Self, NetError> {
         let shared = Arc::new(Shared::default());
         {
@@ -126,7 +127,7 @@ impl Pool {
         let name = |name: &str| std::thread::Builder::new().name(name.to_owned());
         name("net-calls").spawn(move || answer(&incoming, netlink, &home)).map_err(at("start a thread"))?;
         let inner = Arc::clone(&shared);
-        let thread = name("net").spawn(move || fill(&inner, workshop, table)).map_err(at("start a thread"))?;
+        let thread = name("net").spawn(move || fill(&inner, workshop, guard)).map_err(at("start a thread"))?;
         Ok(Self { shared, calls, thread: Some(thread) })
     }
 
@@ -194,7 +195,7 @@ impl Reach {
 }
 
 /// The thread `net`.
-fn fill(shared: &Shared, mut workshop: Workshop, table: Option<String>) {
+fn fill(shared: &Shared, mut workshop: Workshop, guard: Option<Guard>) {
     let mut state = shared.lock();
     while !state.stopping {
         if let Some(kind) = state.wanted() {
@@ -248,7 +249,7 @@ fn fill(shared: &Shared, mut workshop: Workshop, table: Option<String>) {
     drop(state);
     shared.news.notify_all();
     let swept = workshop.sweep().map_err(|error| error.to_string());
-    let removed = table.map_or(Ok(()), |table| firewall::load(&firewall::remove(&table)).map_err(|error| error.to_string()));
+    let removed = guard.map_or(Ok(()), |guard| guard.remove().map_err(|error| error.to_string()));
     for error in [swept, removed].into_iter().filter_map(Result::err) {
         tracing::warn!(error, "the network is not all taken down; the next start sweeps it");
     }

@@ -320,6 +320,23 @@ fn what_an_earlier_run_left_is_swept_and_what_is_anothers_is_not() {
 }
 
 #[test]
+fn rules_that_somebody_flushes_come_back() {
+    on_a_host(|host| {
+        let pool = start(&host.config);
+        let cell = host.bound_cell(&pool);
+        let table = Addresses::new(host.config.installation, host.config.block).table();
+        for flush in ["flush ruleset".to_owned(), format!("flush chain inet {table} outward")] {
+            firewall::load(&flush).unwrap();
+            assert!(eventually(|| firewall::nft(&["list", "table", "inet", &table], "").is_ok_and(|text| text.contains("@refused"))));
+            host.greeting(&cell, (PUBLIC, 80));
+            assert!(host.connect(&cell, (PRIVATE[0], 80), NEVER).is_err());
+        }
+        drop(pool);
+        assert!(!host.tables().contains("dunlin"));
+    });
+}
+
+#[test]
 fn without_egress_there_is_no_rule_and_no_link() {
     on_a_host(|host| {
         let pool = NetPool::start(NetConfig { egress: false, ..host.config.clone() }).unwrap();
@@ -335,7 +352,7 @@ fn how_long_things_take() {
         let pool = start(&NetConfig { loopback_ready: 100, internet_ready: 300, ..host.config.clone() });
         let began = Instant::now();
         let cells: Vec<_> = (0..300).map(|_| pool.take(Net::Internet).unwrap()).collect();
-        println!("300 linked: {:?}", began.elapsed());
+        eprintln!("300 linked: {:?}", began.elapsed());
         let mut up = Vec::new();
         let mut connected = Vec::new();
         for cell in cells.iter().take(50) {
@@ -348,11 +365,11 @@ fn how_long_things_take() {
         }
         up.sort();
         connected.sort();
-        println!("link up p50 {:?} max {:?}; first connection p50 {:?} max {:?}", up[25], up[49], connected[25], connected[49]);
+        eprintln!("link up p50 {:?} max {:?}; first connection p50 {:?} max {:?}", up[25], up[49], connected[25], connected[49]);
         let began = Instant::now();
         drop(cells);
         drop(pool);
-        println!("all down: {:?}", began.elapsed());
+        eprintln!("all down: {:?}", began.elapsed());
         assert_eq!(host.links(), 0);
     });
 }
