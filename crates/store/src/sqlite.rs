@@ -6,6 +6,8 @@
 
 mod open;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::Path;
@@ -36,6 +38,8 @@ pub struct Sqlite {
     readers: Arc<Readers>,
     counters: Arc<Counters>,
     failure: watch::Receiver<Option<StoreError>>,
+    #[cfg(test)]
+    fault: writer::Fault,
 }
 
 /// What the writer has done since the store was opened.
@@ -64,6 +68,8 @@ impl Sqlite {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
         let (failed, failure) = watch::channel(None);
         let counters = Arc::new(Counters::default());
+        #[cfg(test)]
+        let fault = writer::Fault::default();
         let writer = Writer {
             connection: opened.connection,
             lock: opened.lock,
@@ -72,10 +78,18 @@ impl Sqlite {
             counters: Arc::clone(&counters),
             failed,
             #[cfg(test)]
-            fault: Arc::default(),
+            fault: Arc::clone(&fault),
         };
         writer.spawn(jobs).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
-        Ok(Self { view, queue, readers: Arc::new(readers), counters, failure })
+        Ok(Self {
+            view,
+            queue,
+            readers: Arc::new(readers),
+            counters,
+            failure,
+            #[cfg(test)]
+            fault,
+        })
     }
 
     /// What the writer has done.

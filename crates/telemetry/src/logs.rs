@@ -1,10 +1,28 @@
 //! The lines functions print.
+//!
+//! ```text
+//!   FunctionLogs::line ──▶ rate limit ──▶ bounded queue ──▶ writer thread ──▶ folder/account/function/….log
+//!                              │ (follow)                                        sealed: ….zst, kept by size and age
+//!                              ▼
+//!                           followers
+//! ```
+//!
+//! A line is a length-prefixed, checksummed record with the ids the platform knows in front of the function's bytes
+//! ([`segment`]): no line can forge another. Lines are not synced: a power loss may take the last seconds of them.
+
+mod door;
+mod query;
+mod retention;
+mod segment;
+mod writer;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dunlin_model::{FunctionKey, InstanceId, RequestId};
+use dunlin_model::{InstanceId, RequestId};
 use jiff::Timestamp;
+
+pub use door::{Follow, FunctionLogs, Logs};
 
 /// Where lines are kept, for how long, and how many.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,44 +116,4 @@ pub enum Followed {
     Entry(LogEntry),
     /// The follower was too slow for this many lines; they are stored, not sent.
     Missed(u64),
-}
-
-/// The kept lines of all functions. Cheap to clone.
-#[derive(Clone)]
-pub struct Logs;
-
-impl Logs {
-    /// Opens the folder and starts the writer's thread.
-    pub fn start(_config: LogsConfig) -> Result<Self, LogsError> { Err(LogsError::Closed) }
-    /// Hands over a line. Never waits: what does not fit is dropped and counted.
-    pub fn append(&self, _key: &FunctionKey, _entry: LogEntry) {}
-    /// One function's end of the log.
-    pub fn of(&self, key: &FunctionKey) -> FunctionLogs { FunctionLogs { logs: self.clone(), key: key.clone() } }
-    /// Reads lines back.
-    pub async fn query(&self, _key: &FunctionKey, _query: LogQuery) -> Result<Vec<LogEntry>, LogsError> { Ok(Vec::new()) }
-    /// The function's lines from now on.
-    pub fn follow(&self, _key: &FunctionKey) -> Follow { Follow }
-    /// Waits until everything handed over before is written.
-    pub async fn flush(&self) {}
-    /// How many lines were dropped since the start.
-    pub fn dropped(&self) -> u64 { 0 }
-}
-
-/// One function's end of the log.
-#[derive(Clone)]
-pub struct FunctionLogs { logs: Logs, key: FunctionKey }
-
-impl FunctionLogs {
-    /// Hands over a line. Never waits.
-    pub fn line(&self, at: Timestamp, instance: &InstanceId, request: Option<&RequestId>, text: &[u8]) {
-        self.logs.append(&self.key, LogEntry { time: at, request: request.cloned(), instance: instance.clone(), text: text.into() });
-    }
-}
-
-/// The lines of one function, as they come.
-pub struct Follow;
-
-impl Follow {
-    /// The next line; `None` when the log is closed. Cancel safe.
-    pub async fn next(&mut self) -> Option<Followed> { None }
 }

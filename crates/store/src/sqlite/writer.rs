@@ -24,6 +24,10 @@ use crate::view::View;
 /// Most writes in one transaction.
 pub(super) const BATCH_MAX: usize = 256;
 
+/// What the next commit fails with.
+#[cfg(test)]
+pub(super) type Fault = Arc<std::sync::Mutex<Option<rusqlite::Error>>>;
+
 pub(super) struct Job {
     pub(super) write: Write,
     pub(super) reply: oneshot::Sender<Result<Revision, Refused>>,
@@ -52,9 +56,8 @@ pub(super) struct Writer {
     pub(super) revision: u64,
     pub(super) counters: Arc<Counters>,
     pub(super) failed: watch::Sender<Option<StoreError>>,
-    /// What the next commit fails with.
     #[cfg(test)]
-    pub(super) fault: Arc<std::sync::Mutex<Option<rusqlite::Error>>>,
+    pub(super) fault: Fault,
 }
 
 impl Writer {
