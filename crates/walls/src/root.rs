@@ -1,8 +1,8 @@
 //! The guest's root file system.
 //!
 //! A spawner or zygote moves into it once, before it serves; its children inherit a copy with their mount namespace.
-//! The root is a small tmpfs with mount points, links and a handful of files; the host's `/usr` and a few directories
-//! of `/etc` are shown in it. All of it is read-only.
+//! The root is a small tmpfs with mount points, links, a handful of files and the bootstraps; the host's `/usr` and a few
+//! directories of `/etc` are shown in it. All of it is read-only.
 //!
 //! # Invariants
 //! - What is not listed here does not exist for a guest: no `/sys`, no cgroup file system, none of the host's `/run`,
@@ -31,7 +31,7 @@ pub const DNS_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 53);
 pub struct RootSpec {
     /// An empty directory of the host that the new root is mounted on while it is built. It stays empty.
     pub mount_point: PathBuf,
-    /// The directory that becomes `/rt`: the runtimes' bootstraps.
+    /// The directory whose files are copied to `/rt`: the runtimes' bootstraps.
     pub assets: PathBuf,
     /// Further directories of the host, shown read-only under the same path (interpreters outside `/usr`).
     pub read_only: Vec<PathBuf>,
@@ -62,7 +62,16 @@ pub enum RootError {
         /// The path in question.
         path: PathBuf,
     },
+    /// The bootstraps contain something that is neither a directory nor a file.
+    #[error("{} is neither a directory nor a file", path.display())]
+    BadAsset {
+        /// The path in question.
+        path: PathBuf,
+    },
 }
+
+/// Who owns everything that is not the guest's, as the guest sees it.
+const NOBODY: u32 = 65_534;
 
 /// Directories that exist in every root, parents first.
 const DIRECTORIES: [&str; 17] = [
@@ -105,14 +114,14 @@ pub fn prepare_root(spec: &RootSpec) -> Result<(), RootError> {
 
     let root = spec.mount_point.as_path();
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    rustix::mount::mount("tmpfs", root, "tmpfs", flags, Some(c"size=8m,nr_inodes=4096,mode=755"))
+    rustix::mount::mount("tmpfs", root, "tmpfs", flags, Some(c"size=32m,nr_inodes=4096,mode=755"))
         .map_err(failed("mount a tmpfs on", root))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
 
     skeleton(root)?;
     etc(root)?;
     show(Path::new("/usr"), &root.join("usr"))?;
-    show(&spec.assets, &root.join("rt"))?;
+    copy_tree(&spec.assets, &root.join("rt"))?;
     for path in &spec.read_only {
         show_elsewhere(path, root)?;
     }
@@ -148,8 +157,14 @@ fn skeleton(root: &Path) -> Result<(), RootError> {
 
 fn etc(root: &Path) -> Result<(), RootError> {
     let written = [
-        ("passwd", format!("root:x:0:0::/:/usr/sbin/nologin\n{HOST_NAME}:x:{GUEST_ID}:{GUEST_ID}::/tmp:/bin/sh\n")),
-        ("group", format!("root:x:0:\n{HOST_NAME}:x:{GUEST_ID}:\n")),
+        (
+            "passwd",
+            format!(
+                "root:x:0:0::/:/usr/sbin/nologin\nnobody:x:{NOBODY}:{NOBODY}::/:/usr/sbin/nologin\n\
+                 {HOST_NAME}:x:{GUEST_ID}:{GUEST_ID}::/tmp:/bin/sh\n"
+            ),
+        ),
+        ("group", format!("root:x:0:\nnogroup:x:{NOBODY}:\n{HOST_NAME}:x:{GUEST_ID}:\n")),
         ("hosts", format!("127.0.0.1 localhost {HOST_NAME}\n::1 localhost ip6-localhost ip6-loopback\n")),
         ("hostname", format!("{HOST_NAME}\n")),
         ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n".to_owned()),
@@ -200,6 +215,24 @@ fn dev(path: &Path) -> Result<(), RootError> {
     }
     rustix::mount::mount_remount(path, flags | MountFlags::BIND | MountFlags::RDONLY, "")
         .map_err(failed("make read-only", path))
+}
+
+/// Copies a small tree. A mount would show guests where it lies on the host, and would change with it.
+fn copy_tree(source: &Path, target: &Path) -> Result<(), RootError> {
+    for entry in fs::read_dir(source).map_err(failed("list", source))? {
+        let entry = entry.map_err(failed("list", source))?;
+        let (from, to) = (entry.path(), target.join(entry.file_name()));
+        let kind = entry.file_type().map_err(failed("look at", &from))?;
+        if kind.is_dir() {
+            make_directory(&to)?;
+            copy_tree(&from, &to)?;
+        } else if kind.is_file() {
+            write(&to, &fs::read(&from).map_err(failed("read", &from))?)?;
+        } else {
+            return Err(RootError::BadAsset { path: from });
+        }
+    }
+    Ok(())
 }
 
 /// Shows a directory of the host, with what is mounted below it, read-only and without devices or set-uid programs.

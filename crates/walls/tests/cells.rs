@@ -127,9 +127,20 @@ fn a_guest_sees_its_own_files_only() {
             ("sparse file", "EFBIG"),
             ("limits", &limits()),
             ("threads", "ok"),
+            ("multiprocessing", "[1, 2]"),
             ("subprocess", "ran"),
         ],
     );
+}
+
+#[test]
+fn mounts_tell_nothing_about_where_the_platform_lives() {
+    let assets = tempfile::tempdir().unwrap();
+    let supervisor = Supervisor::spawner(assets.path());
+    let seen = look_around(supervisor.make(CellKind::Launcher, Without::NOTHING));
+    for source in seen["mounts"].split(' ') {
+        assert!(source == "/" || source.starts_with("/usr") || source.starts_with("/etc/"), "{source}");
+    }
 }
 
 #[test]

@@ -126,6 +126,7 @@ ask("read shadow", lambda: open("/etc/shadow"))
 ask("read passwd", lambda: open("/etc/passwd").read().splitlines()[-1])
 ask("read resolv.conf", lambda: open("/etc/resolv.conf").readline().strip())
 ask("proc others", others_in_proc)
+ask("mounts", lambda: " ".join(sorted(line.split()[3] for line in open("/proc/self/mountinfo"))))
 ask("proc sys", lambda: listing("/proc/sys"))
 ask("proc comm", lambda: write("/proc/self/comm"))
 
@@ -134,16 +135,13 @@ for path in ("/x", "/usr/x", "/etc/x", "/code/x", "/opt/x", "/rt/x", "/dev/x", "
 for path in ("/tmp/x", "/var/tmp/y", "/dev/shm/x", "/dev/null", "/dev/stderr"):
     ask("write " + path, lambda: write(path))
 ask("script in /tmp", script)
-ask("fill /tmp", lambda: fill("/tmp/big"))
-ask("unlink", lambda: os.unlink("/tmp/big"))
-ask("fill /dev/shm", lambda: fill("/dev/shm/big"))
-ask("files in /tmp", many_files)
 ask("sparse file", lambda: os.truncate("/tmp/x", 1 << 60))
 
 import resource
 
 ask("limits", lambda: "%d %d %d" % tuple(resource.getrlimit(limit)[1] for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK)))
 ask("threads", thread)
+ask("multiprocessing", lambda: __import__("multiprocessing").Pool(2).map(abs, [-1, -2]))
 ask("subprocess", lambda: subprocess.run(["/bin/sh", "-c", "echo ran"], capture_output=True, text=True).stdout.strip())
 
 calls = {
@@ -202,4 +200,8 @@ ask("multicast", lambda: socket.socket(2, 2).setsockopt(0, 35, bytes(8)))
 ask("mark", lambda: socket.socket(2, 2).setsockopt(1, 36, 1))
 ask("loopback", loopback)
 ask("outside", lambda: socket.create_connection(("1.1.1.1", 80), 2))
+ask("fill /tmp", lambda: fill("/tmp/big"))
+ask("unlink", lambda: os.unlink("/tmp/big"))
+ask("fill /dev/shm", lambda: fill("/dev/shm/big"))
+ask("files in /tmp", many_files)
 say("end", "reached")
