@@ -83,7 +83,7 @@ impl Facts {
             fields.push(("x-fc-instance-id", instance.to_string()));
         }
         if !streamed {
-            fields.push(("x-fc-invocation-duration", milliseconds(reply.phases.init + reply.phases.handler)));
+            fields.push(("x-fc-invocation-duration", milliseconds(reply.phases.handler)));
             fields.push(("x-fc-max-memory-usage", megabytes(reply.memory_peak_bytes)));
         }
         if let Err(error) = &reply.result {

@@ -1,0 +1,304 @@
+//! What can be typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Functions on your own machines, with Function Compute's interface.
+#[derive(Debug, Parser)]
+#[command(name = "dunlin", version, about, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Shared {
+    /// The platform's data directory; its credentials.json says where to go and with which key [default: ./dunlin-data]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// A credentials.json to use instead of the data directory's
+    #[arg(long, global = true, value_name = "FILE", env = "DUNLIN_CREDENTIALS")]
+    pub(crate) credentials: Option<PathBuf>,
+    /// Where the platform listens, for example http://127.0.0.1:7900
+    #[arg(long, global = true, value_name = "URL", env = "DUNLIN_ENDPOINT")]
+    pub(crate) endpoint: Option<String>,
+    /// The access key to sign with
+    #[arg(long, global = true, value_name = "ID", env = "DUNLIN_ACCESS_KEY_ID")]
+    pub(crate) access_key_id: Option<String>,
+    /// Its secret
+    #[arg(long, global = true, value_name = "SECRET", env = "DUNLIN_ACCESS_KEY_SECRET", hide_env_values = true)]
+    pub(crate) access_key_secret: Option<String>,
+    /// How to print the result
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+    /// Short for --output json
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// When to use colours; NO_COLOR turns them off as well
+    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto)]
+    pub(crate) color: Colour,
+    /// Say nothing but the result and failures
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Show each request and its id on standard error
+    #[arg(long, global = true)]
+    pub(crate) debug: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// For programs: the API's member names; lists are arrays, streams are lines
+    Json,
+    /// Names only, one a line
+    Name,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Colour {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the platform in the foreground
+    Up(Up),
+    /// Tell what this machine offers, wall by wall, and how to get what is missing
+    Doctor,
+    /// Create or update a function from a folder or a zip file
+    Deploy(Deploy),
+    /// Call a function and print what it answers
+    Invoke(Invoke),
+    /// Functions
+    Fn {
+        #[command(subcommand)]
+        command: FunctionCommand,
+    },
+    /// What a function printed
+    Logs(Logs),
+    /// One line for each call of a function: where it ran, how long, what it cost
+    Records(Records),
+    /// Instances
+    Instance {
+        #[command(subcommand)]
+        command: InstanceCommand,
+    },
+    /// Print a completion script for a shell
+    Completion {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// The unprivileged half of the platform; started by `up`
+    #[command(hide = true)]
+    Server(Server),
+    /// Makes the processes of cells; started by `up`
+    #[command(hide = true)]
+    Spawner,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Address and port to listen on; port 0 lets the kernel choose
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7900")]
+    pub(crate) listen: SocketAddr,
+    /// Function URLs are http://PREFIX.fn.DOMAIN
+    #[arg(long, default_value = "localhost")]
+    pub(crate) domain: String,
+    /// The region the platform calls itself
+    #[arg(long, default_value = "cn-hangzhou")]
+    pub(crate) region: String,
+    /// Let no function reach the internet, whatever its internetAccess says
+    #[arg(long)]
+    pub(crate) no_egress: bool,
+    /// A directory besides /usr that functions see, read-only, for interpreters that live elsewhere; may be given more than once
+    #[arg(long, value_name = "DIR")]
+    pub(crate) interpreters: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Server {
+    /// Function URLs are http://PREFIX.fn.DOMAIN
+    #[arg(long)]
+    pub(crate) domain: String,
+    /// The port clients reach the listener at
+    #[arg(long)]
+    pub(crate) port: u16,
+    /// A further name of the listener
+    #[arg(long = "name")]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Deploy {
+    /// A folder with code, or a zip file
+    pub(crate) path: PathBuf,
+    /// The function's name [default: the folder's]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// For example python3.10, nodejs20 or custom.debian12 [default: by what is in the folder]
+    #[arg(long)]
+    pub(crate) runtime: Option<String>,
+    /// file.function [default: index.handler]
+    #[arg(long)]
+    pub(crate) handler: Option<String>,
+    /// Free text
+    #[arg(long)]
+    pub(crate) description: Option<String>,
+    /// MB of memory, a multiple of 64
+    #[arg(long, value_name = "MB")]
+    pub(crate) memory: Option<i64>,
+    /// Seconds one call may run
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<i64>,
+    /// vCPUs, in steps of 0.05
+    #[arg(long)]
+    pub(crate) cpu: Option<f64>,
+    /// Calls at a time in one instance; custom runtimes only
+    #[arg(long, value_name = "N")]
+    pub(crate) concurrency: Option<i64>,
+    /// An environment variable; may be given more than once. Together they replace the ones before
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub(crate) environment: Vec<(String, String)>,
+    /// Who may call the function's URL [default for a new function: function]
+    #[arg(long, value_name = "WHO", value_enum, num_args = 0..=1, default_missing_value = "anonymous", conflicts_with = "no_http")]
+    pub(crate) http: Option<Http>,
+    /// Do not give the function a URL
+    #[arg(long)]
+    pub(crate) no_http: bool,
+    /// Whether instances reach public addresses
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub(crate) internet: Option<bool>,
+    /// What starts a custom runtime's server, in words separated by spaces [default: /code/bootstrap]
+    #[arg(long)]
+    pub(crate) command: Option<String>,
+    /// Further words for --command; may be given more than once
+    #[arg(long, allow_hyphen_values = true, value_name = "WORD")]
+    pub(crate) args: Vec<String>,
+    /// Where a custom runtime's server listens [default: 9000]
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Http {
+    /// Everybody
+    Anonymous,
+    /// Callers who sign for the account
+    Function,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Invoke {
+    /// The function
+    pub(crate) name: String,
+    /// The event: text, @FILE, or - for standard input
+    #[arg(short = 'd', long, value_name = "BODY")]
+    pub(crate) body: Option<String>,
+    /// Which version or alias
+    #[arg(long)]
+    pub(crate) qualifier: Option<String>,
+    /// Show the end of the call's log on standard error
+    #[arg(long)]
+    pub(crate) tail: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FunctionCommand {
+    /// List functions
+    Ls {
+        /// Only names that begin with this
+        #[arg(long)]
+        prefix: Option<String>,
+    },
+    /// Show one function
+    Get {
+        /// The function
+        name: String,
+    },
+    /// Remove a function and its triggers
+    Rm {
+        /// The function
+        name: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InstanceCommand {
+    /// List a function's instances
+    Ls {
+        /// The function
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The function
+    pub(crate) name: String,
+    /// How far back: 30s, 10m, 2h, 1d, or a time like 2026-01-31T08:00:00Z [default: everything that is kept]
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) since: Option<String>,
+    /// Only one call's lines
+    #[arg(long, value_name = "ID")]
+    pub(crate) request_id: Option<String>,
+    /// Only lines that contain this text
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) grep: Option<String>,
+    /// Go on as lines come
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Records {
+    /// The function
+    pub(crate) name: String,
+    /// How far back, as for logs
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) since: Option<String>,
+    /// Only one call's record
+    #[arg(long, value_name = "ID")]
+    pub(crate) request_id: Option<String>,
+    /// Most records, newest first
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        <Arguments as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_takes_a_shared_name_for_its_own() {
+        let command = <Arguments as clap::CommandFactory>::command();
+        let shared: Vec<_> = command.get_arguments().map(clap::Arg::get_id).collect();
+        let mut below: Vec<_> = command.get_subcommands().collect();
+        while let Some(command) = below.pop() {
+            below.extend(command.get_subcommands());
+            for argument in command.get_arguments() {
+                assert!(!shared.contains(&argument.get_id()), "{} of {}", argument.get_id(), command.get_name());
+            }
+        }
+    }
+}
