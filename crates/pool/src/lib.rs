@@ -33,6 +33,8 @@ pub mod engine;
 mod lease;
 mod service;
 mod start;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod worker;
 
 pub use api::{Config, InstanceInfo, InstanceSpec, InstanceState, LeaseError, Observer, Seen, StartFailure, Stats};
