@@ -23,6 +23,8 @@ use crate::peak::Peak;
 
 /// How often memory is looked at while a call runs.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long what a cell said before it ended may take to be read.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 /// How long the end of a cell may stay unknown after its channel was closed.
 const END_GRACE: Duration = Duration::from_secs(2);
 
@@ -361,7 +363,8 @@ impl Watched {
                 output = &mut future => return Ok(output),
                 known = ended.wait_for(Option::is_some), if will_be_told => {
                     if let Some(ended) = known.ok().and_then(|ended| ended.clone()) {
-                        return Err(Cut::Ended(ended));
+                        // What it said last may still be on its way through the event loop.
+                        return tokio::time::timeout(LAST_WORDS, future).await.map_err(|_| Cut::Ended(ended));
                     }
                     // Nobody is left who could say how it ends; the channel still says that it does.
                     will_be_told = false;

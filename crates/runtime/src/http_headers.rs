@@ -137,7 +137,9 @@ mod tests {
     }
 
     fn names(headers: &HeaderMap) -> Vec<&str> {
-        headers.keys().map(HeaderName::as_str).collect()
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
     }
 
     #[test]
@@ -147,7 +149,7 @@ mod tests {
             ("x-named", "1"), ("keep-alive", "1"), ("transfer-encoding", "chunked"), ("content-length", "3"), ("host", "h"),
         ]);
         clean_request(&mut headers);
-        assert_eq!(names(&headers), ["x-foo", "content-length", "host"]);
+        assert_eq!(names(&headers), ["content-length", "host", "x-foo"]);
     }
 
     #[test]

@@ -448,7 +448,7 @@ async fn a_boot_without_ready_is_told_apart() {
         let cell = fake.make(CellKind::Python, Net::Loopback).await.unwrap();
         let Inside { id, channel, log, .. } = insides.recv().await.unwrap();
         let thread = std::thread::spawn(move || script(Wire { channel, log }));
-        let dies = tokio::spawn(async move {
+        let dies = tokio::task::spawn_blocking(move || {
             thread.join().unwrap();
             fake.die(id, Ended { exit: Exit::Code(1), out_of_memory: false, cpu_us: 0 });
         });

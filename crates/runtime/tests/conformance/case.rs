@@ -1,0 +1,186 @@
+//! Cases as they stand in the files.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_model::{
+    AccountId, CodePackage, Crc64, Digest, Function, FunctionKey, FunctionPatch, InstanceId, Limits, Revision, VersionKey,
+};
+use dunlin_runtime::{LoadSpec, LogSink};
+use serde_json::{Value, json};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Language {
+    Python,
+    Node,
+    Custom,
+}
+
+impl Language {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Python => "python",
+            Self::Node => "node",
+            Self::Custom => "custom",
+        }
+    }
+}
+
+/// Where the bootstraps and the suite are.
+pub(crate) fn runtimes() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../runtimes").canonicalize().expect("the runtimes are in the checkout")
+}
+
+pub(crate) struct Case(Value);
+
+impl Case {
+    pub(crate) fn all() -> Vec<Self> {
+        let folder = runtimes().join("conformance/cases");
+        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        let read = |file: PathBuf| -> Vec<Value> {
+            let text = std::fs::read_to_string(&file).unwrap();
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+        };
+        files.into_iter().flat_map(read).map(Self).collect()
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.0["name"].as_str().unwrap()
+    }
+
+    pub(crate) fn files(&self, language: Language) -> Option<&serde_json::Map<String, Value>> {
+        self.0["code"].get(language.name())?.as_object()
+    }
+
+    /// What loading is expected to do, when it is not to succeed.
+    pub(crate) fn load(&self) -> Option<&Value> {
+        self.0.get("load")
+    }
+
+    pub(crate) fn calls(&self) -> Vec<Call<'_>> {
+        self.0["calls"].as_array().map(|calls| calls.iter().map(Call).collect()).unwrap_or_default()
+    }
+
+    /// A member that is one text, or one per language.
+    fn text(&self, member: &str, language: Language) -> Option<&str> {
+        let value = self.0.get(member)?;
+        value.as_str().or_else(|| value.get(language.name())?.as_str())
+    }
+
+    pub(crate) fn write(&self, language: Language, code: &Path) {
+        for (name, content) in self.files(language).unwrap() {
+            let content = content.as_str().unwrap();
+            let content = match content.strip_prefix("#!server\n") {
+                Some(rest) => {
+                    let server = std::fs::read_to_string(runtimes().join("conformance/server.py")).unwrap();
+                    format!("{server}\n\n{rest}\nserve()\n")
+                }
+                None => content.to_owned(),
+            };
+            let path = code.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+    }
+
+    pub(crate) fn spec(&self, language: Language, code: &Path, instance: InstanceId, logs: Arc<dyn LogSink>) -> LoadSpec {
+        let runtime = self.text("runtime", language).unwrap_or(match language {
+            Language::Python => "python3.10",
+            Language::Node => "nodejs20",
+            Language::Custom => "custom.debian12",
+        });
+        let hook = |member: &str| self.text(member, language).map(|handler| json!({"handler": handler}));
+        let mut patch = json!({
+            "functionName": "f", "runtime": runtime, "handler": self.text("handler", language).unwrap_or("index.handler"),
+            "instanceLifecycleConfig": {"initializer": hook("initializer"), "preStop": hook("preStop")},
+        });
+        for (member, value) in self.0["config"].as_object().into_iter().flatten() {
+            patch[member] = value.clone();
+        }
+        let patch: FunctionPatch = serde_json::from_value(patch).unwrap();
+        let limits = Limits::default();
+        // The handler's form is one of the things users get wrong; here it must reach the bootstrap.
+        let handler = patch.handler.clone().unwrap();
+        let mut config = FunctionPatch { handler: Some("index.handler".to_owned()), ..patch }.create(&limits).unwrap();
+        config.handler = handler;
+        let code_text = code.to_str().unwrap();
+        config.environment_variables = self.0.get("env").and_then(Value::as_object).map(|env| {
+            env.iter().map(|(name, value)| (name.clone(), value.as_str().unwrap().replace("{code}", code_text))).collect::<BTreeMap<_, _>>()
+        });
+        if language == Language::Custom {
+            config.custom_runtime_config.get_or_insert_default().port = Some(i64::from(free_port()));
+        }
+        let account: AccountId = "1234567890123456".parse().unwrap();
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let package = CodePackage { digest: Digest::of(b""), checksum: Crc64(0), size: 0 };
+        LoadSpec {
+            instance,
+            key: VersionKey {
+                function: FunctionKey::from_stored(account, "f".parse().unwrap()),
+                version: "LATEST".into(),
+                revision: Revision(1),
+            },
+            function: Arc::new(Function { config, code: package, function_id: "id".to_owned(), created: now, modified: now }),
+            qualifier: "LATEST".to_owned(),
+            region: "cn-hangzhou".to_owned(),
+            logs,
+        }
+    }
+}
+
+/// A port the kernel picked and nothing listens on.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+pub(crate) struct Call<'c>(&'c Value);
+
+impl Call<'_> {
+    pub(crate) fn deed(&self) -> &str {
+        self.0["do"].as_str().unwrap_or("invoke")
+    }
+
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        self.0["deadlineMs"].as_u64().map(Duration::from_millis)
+    }
+
+    pub(crate) fn expected(&self) -> &Value {
+        &self.0["expect"]
+    }
+
+    pub(crate) fn event(&self) -> Vec<u8> {
+        bytes_of(self.0, "event").unwrap_or_default()
+    }
+}
+
+/// The bytes a member gives as text, as base64 or as something repeated.
+pub(crate) fn bytes_of(value: &Value, member: &str) -> Option<Vec<u8>> {
+    if let Some(text) = value.get(member).and_then(Value::as_str) {
+        return Some(text.as_bytes().to_vec());
+    }
+    if let Some(text) = value.get(format!("{member}Base64")).and_then(Value::as_str) {
+        return Some(from_base64(text));
+    }
+    let repeat = value.get(format!("{member}Repeat"))?;
+    let times = usize::try_from(repeat[1].as_u64().unwrap()).unwrap();
+    Some(repeat[0].as_str().unwrap().repeat(times).into_bytes())
+}
+
+fn from_base64(text: &str) -> Vec<u8> {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut bytes = Vec::new();
+    let (mut bits, mut held) = (0u32, 0);
+    for byte in text.bytes().filter(|byte| *byte != b'=') {
+        let digit = DIGITS.iter().position(|digit| *digit == byte).expect("cases hold proper base64");
+        bits = bits << 6 | u32::try_from(digit).unwrap();
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push((bits >> held & 0xff) as u8);
+        }
+    }
+    bytes
+}

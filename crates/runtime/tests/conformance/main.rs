@@ -1,0 +1,135 @@
+//! Runs `runtimes/conformance/cases` over the host side of the wire, with bootstraps started directly: no walls, no
+//! privileges. What is compared is what a caller would get.
+
+mod case;
+mod compare;
+mod stand_in;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use dunlin_model::{InstanceId, RequestId};
+use dunlin_runtime::{Answer, BootPlan, CallContext, CallError, Guest, LogLine, LogSink, Payload, StartError};
+use dunlin_sandbox::testing::Fake;
+use dunlin_sandbox::{CellKind, Net, Sandboxes};
+use tokio::time::Instant;
+
+use case::{Call, Case, Language};
+use compare::{Outcome, Seen};
+
+/// For everything that has no shorter time of its own.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+struct Lines(Mutex<Vec<String>>);
+
+impl LogSink for Lines {
+    fn line(&self, line: LogLine<'_>) {
+        self.0.lock().unwrap().push(String::from_utf8_lossy(line.text).into_owned());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn python_conforms() {
+    all_cases(Language::Python).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_conforms() {
+    all_cases(Language::Node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn custom_servers_conform() {
+    all_cases(Language::Custom).await;
+}
+
+#[test]
+fn the_suite_is_as_large_as_it_claims() {
+    let of = |language| Case::all().iter().filter(|case| case.files(language).is_some()).count();
+    let (python, node, custom) = (of(Language::Python), of(Language::Node), of(Language::Custom));
+    assert!(python >= 30 && node >= 30 && custom >= 18, "python {python}, node {node}, custom {custom}");
+}
+
+async fn all_cases(language: Language) {
+    let mut problems = Vec::new();
+    for case in Case::all().iter().filter(|case| case.files(language).is_some()) {
+        if let Err(problem) = run(case, language).await {
+            problems.push(format!("{language:?}: {}: {problem}", case.name()));
+        }
+    }
+    assert!(problems.is_empty(), "{} cases failed:\n{}", problems.len(), problems.join("\n"));
+}
+
+async fn run(case: &Case, language: Language) -> Result<(), String> {
+    let code = tempfile::tempdir().map_err(|error| error.to_string())?;
+    case.write(language, code.path());
+    let (fake, mut insides) = Fake::new();
+    let kind = if language == Language::Python { CellKind::Python } else { CellKind::Launcher };
+    let cell = fake.make(kind, Net::Loopback).await.map_err(|error| error.to_string())?;
+    let inside = insides.recv().await.ok_or("no inside")?;
+    let _process = stand_in::start(language, inside, code.path().to_owned(), fake.clone());
+    let plan = match language {
+        Language::Python => BootPlan::Zygote,
+        Language::Node => BootPlan::Node { memory_mb: 128 },
+        Language::Custom => BootPlan::Custom,
+    };
+    let guest = Guest::boot(cell, plan, Instant::now() + PATIENCE).await.map_err(|error| format!("boot: {error}"))?;
+    let lines = Arc::new(Lines::default());
+    let spec = case.spec(language, code.path(), InstanceId::random(), lines.clone());
+    let sandboxes: Arc<dyn Sandboxes> = Arc::new(fake);
+    let place = code.path().to_str().expect("a temporary directory has a plain name");
+
+    let patience = case.load().and_then(|load| load["deadlineMs"].as_u64()).map_or(PATIENCE, Duration::from_millis);
+    let outcome = match guest.load(&sandboxes, &spec, Instant::now() + patience).await {
+        Ok(()) => Outcome::Answer(Vec::new()),
+        Err(StartError::Function(error)) => Outcome::error(error.error_type.as_str(), error.body),
+        Err(StartError::Exited(ended)) => Outcome::exited(&ended),
+        Err(StartError::TimedOut) => Outcome::named("TimedOut"),
+        Err(StartError::FileNotFound) => Outcome::named("FileNotFound"),
+        Err(StartError::FilePermission) => Outcome::named("FilePermission"),
+        Err(other) => return Err(format!("load: {other:?}")),
+    };
+    let seen = Seen { outcome, lines: std::mem::take(&mut *lines.0.lock().unwrap()), spent: guest.is_spent(), code: place, request: "" };
+    match (case.load(), &seen.outcome) {
+        (Some(expected), _) => return seen.check(expected, language).map_err(|problem| format!("load: {problem}")),
+        (None, Outcome::Answer(_)) => {}
+        (None, other) => return Err(format!("load: {other:?}; log {:?}", seen.lines)),
+    }
+    for (at, call) in case.calls().iter().enumerate() {
+        let seen = perform(&guest, call, &lines, place).await;
+        seen.check(call.expected(), language).map_err(|problem| format!("call {}: {problem}", at + 1))?;
+    }
+    Ok(())
+}
+
+async fn perform<'a>(guest: &Guest, call: &Call<'_>, lines: &Lines, code: &'a str) -> Seen<'a> {
+    let request = RequestId::random();
+    let context = CallContext {
+        request_id: request.clone(),
+        deadline_ms: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_millis() as i64),
+        retry_count: 0,
+        capture_tail: false,
+        http_base: None,
+    };
+    let deadline = Instant::now() + call.patience().unwrap_or(PATIENCE);
+    let result = match call.deed() {
+        "initialize" => guest.initialize(&context, deadline).await.map(|()| Vec::new()),
+        "preStop" => guest.pre_stop(&context, deadline).await.map(|()| Vec::new()),
+        _ => guest.invoke(&context, Payload::Event(call.event().into()), deadline).await.map(|answered| match answered.answer {
+            Answer::Event(bytes) => bytes.to_vec(),
+            Answer::Http(_) => panic!("an event was sent"),
+        }),
+    };
+    let outcome = match result {
+        Ok(answer) => Outcome::Answer(answer),
+        Err(CallError::Function(error)) => Outcome::error(error.error_type.as_str(), error.body),
+        Err(CallError::Exited(ended)) => Outcome::exited(&ended),
+        Err(CallError::TimedOut) => Outcome::named("TimedOut"),
+        Err(CallError::Protocol(_)) => Outcome::named("Protocol"),
+        Err(CallError::BadResponse(_)) => Outcome::named("BadResponse"),
+        Err(CallError::TooLarge { .. }) => Outcome::named("TooLarge"),
+    };
+    let lines = std::mem::take(&mut *lines.0.lock().unwrap());
+    Seen { outcome, lines, spent: guest.is_spent(), code, request: Box::leak(request.to_string().into_boxed_str()) }
+}
