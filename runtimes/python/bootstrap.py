@@ -449,13 +449,12 @@ def _forget_ourselves():
 
 
 def _prepare_output():
+    # New streams, always: in a fork of the zygote the old ones remember what the zygote's descriptors could do.
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
-        stream = getattr(sys, name)
-        if stream is None:
-            stream = io.TextIOWrapper(io.open(descriptor, "wb", closefd=False), encoding="utf-8")
-            setattr(sys, name, stream)
-            setattr(sys, f"__{name}__", stream)
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        raw = io.open(descriptor, "wb", closefd=False)
+        stream = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def _serve(source, instance):
