@@ -308,10 +308,14 @@ fn what_an_earlier_run_left_is_swept_and_what_is_anothers_is_not() {
         let other = NetConfig { installation: InstallationId::random(), block: 9, ..config.clone() };
         let neighbour = start(&other);
         let kept = host.bound_cell(&neighbour);
-        let killed = start(&config);
-        let left: Vec<_> = (0..20).map(|_| killed.take(Net::Internet).unwrap()).collect();
+        // What a killed run leaves: links in namespaces that something still holds, and rules that nobody watches.
+        let addresses = Addresses::new(config.installation, config.block);
+        let caps = Caps { open: 1, ..Caps::default() };
+        let rules = Rules { addresses: &addresses, refused: &[Range4::new(PUBLIC, 32)], caps: &caps, resolver_port: 1 };
+        firewall::load(&rules.text()).unwrap();
+        let mut killed = Workshop::open(addresses.clone()).unwrap();
+        let _left: Vec<_> = (0..20).map(|_| killed.linked().unwrap()).collect();
         assert_eq!(host.links(), 20);
-        std::mem::forget((killed, left));
         let pool = start(&config);
         assert_eq!(host.links(), 0);
         host.greeting(&kept, (PUBLIC, 80));
