@@ -3,6 +3,7 @@
 //! This program is the test, and, started with another first argument, everything the supervisor starts: the spawner,
 //! the server and a whole platform. Hence its own `main` and its own little runner, which takes a name to filter by
 //! and prints what the usual one prints.
+#![allow(clippy::unwrap_used, reason = "these are tests, which clippy cannot tell without the usual runner")]
 
 mod cells;
 mod parts;
