@@ -354,15 +354,17 @@ impl Watched {
     /// Waits for `future`, but no longer than the deadline and the cell's life; looks at its memory meanwhile.
     pub(crate) async fn until<T>(&self, deadline: Instant, future: impl Future<Output = T>) -> Result<T, Cut> {
         let mut future = pin!(future);
-        let mut ended = self.ended.clone();
+        // Copied out at once: a borrowed value would hold the channel's lock across the waits below.
+        let end = async |mut ended: watch::Receiver<Option<Ended>>| ended.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
+        let mut end = pin!(end(self.ended.clone()));
         let mut will_be_told = true;
         let mut tick = pin!(tokio::time::sleep_until(deadline.min(Instant::now() + LOOK_EVERY)));
         loop {
             tokio::select! {
                 biased;
                 output = &mut future => return Ok(output),
-                known = ended.wait_for(Option::is_some), if will_be_told => {
-                    if let Some(ended) = known.ok().and_then(|ended| ended.clone()) {
+                known = &mut end, if will_be_told => {
+                    if let Some(ended) = known {
                         // What it said last may still be on its way through the event loop.
                         return tokio::time::timeout(LAST_WORDS, future).await.map_err(|_| Cut::Ended(ended));
                     }

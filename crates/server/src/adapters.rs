@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use dunlin_api::Api;
-use dunlin_auth::Verifier;
-use dunlin_gateway::{Body, Callers, ControlPlane, Denied};
+use dunlin_gateway::{Body, ControlPlane};
 use dunlin_invoke::OutcomeSink;
 use dunlin_meter::Ledger;
-use dunlin_model::{AccountScope, Digest, InstanceId, Record, VersionKey};
+use dunlin_model::{InstanceId, Record, VersionKey};
 use dunlin_pool::{LogSinks, Observer, Pool, Seen};
 use dunlin_runtime::{LogLine, LogSink};
 use dunlin_store::Sqlite;
@@ -64,22 +63,6 @@ pub(crate) struct Control(pub(crate) Api);
 impl ControlPlane for Control {
     async fn handle(&self, request: Request<Incoming>, _peer: IpAddr) -> Response<Body> {
         self.0.handle(request).await
-    }
-}
-
-/// The verifier behind the door.
-pub(crate) struct Signatures(pub(crate) Verifier);
-
-#[async_trait]
-impl Callers for Signatures {
-    async fn verify(&self, head: &http::request::Parts, body: Digest) -> Result<AccountScope, Denied> {
-        let denied = |error: dunlin_auth::AuthError| {
-            let (status, code) = dunlin_api::auth_refusal(&error);
-            Denied { status, code, message: error.to_string() }
-        };
-        let verified = self.0.verify(head).map_err(denied)?;
-        verified.body.check_digest(&body.0).map_err(denied)?;
-        Ok(verified.scope)
     }
 }
 

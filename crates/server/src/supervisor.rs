@@ -1,0 +1,77 @@
+//! The privileged process, as the command line starts it.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use dunlin_sandbox::supervisor::{Config, RunError, run};
+
+/// What `dunlin up` was told.
+#[derive(Clone, Debug)]
+pub struct UpConfig {
+    /// Where everything is kept.
+    pub data: PathBuf,
+    /// Where to listen; port 0 lets the kernel pick.
+    pub listen: SocketAddr,
+    /// Function URLs are `{prefix}.fn.{domain}`.
+    pub domain: String,
+    /// What the platform calls its region.
+    pub region: String,
+    /// Whether functions may reach the internet at all.
+    pub egress: bool,
+    /// Directories besides `/usr` that cells see, read-only: interpreters that live elsewhere.
+    pub interpreters: Vec<PathBuf>,
+}
+
+/// Why there is no platform.
+#[derive(Debug, thiserror::Error)]
+pub enum UpError {
+    /// Building sandboxes needs root.
+    #[error("building sandboxes needs root: run 'sudo dunlin up', and 'dunlin doctor' to see what this machine offers")]
+    NotRoot,
+    /// The address is taken, or not ours.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The supervisor could not start, or could not go on.
+    #[error("the platform cannot run")]
+    Run(#[from] RunError),
+}
+
+/// How long the server may take to end its calls; a little more than its own grace.
+const GRACE: Duration = Duration::from_secs(40);
+
+/// Runs a platform in the foreground until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Everything that can be refused is refused before anything is served.
+pub fn up(config: &UpConfig) -> Result<ExitCode, UpError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(UpError::NotRoot);
+    }
+    crate::start_log();
+    let refused = |source| UpError::Listen { address: config.listen, source };
+    let listener = TcpListener::bind(config.listen).map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    let port = bound.port().to_string();
+    let server = ["server", "--domain", &config.domain, "--port", &port].map(OsString::from).to_vec();
+    let supervisor = Config {
+        listeners: vec![OwnedFd::from(listener)],
+        endpoint: format!("http://{bound}"),
+        region: config.region.clone(),
+        server_arguments: Some(server),
+        egress: config.egress,
+        extra_roots: config.interpreters.clone(),
+        grace: GRACE,
+        ..Config::new(config.data.clone())
+    };
+    Ok(run(supervisor)?)
+}
