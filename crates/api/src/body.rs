@@ -51,25 +51,30 @@ impl Budget {
         let mut reading = Reading { budget: self, share: None, kib: 0, parts: Vec::new(), total: 0 };
         // A length that is too large is refused before the first byte.
         let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-        let mut outcome = if announced > limit { Err(ApiError::too_large(limit)) } else { Ok(()) };
-        while outcome.is_ok() {
-            match timeout(SILENCE_MAX, body.frame()).await {
-                Ok(Some(Ok(frame))) => {
-                    if let Ok(data) = frame.into_data() {
-                        outcome = reading.take(data, limit);
+        let refusal = if announced > limit {
+            ApiError::too_large(limit)
+        } else {
+            loop {
+                match timeout(SILENCE_MAX, body.frame()).await {
+                    Ok(Some(Ok(frame))) => {
+                        if let Ok(data) = frame.into_data()
+                            && let Err(refusal) = reading.take(data, limit)
+                        {
+                            break refusal;
+                        }
                     }
+                    Ok(None) => return Ok(reading.finish()),
+                    Ok(Some(Err(error))) => {
+                        let error: BoxError = error.into();
+                        return Err(ApiError::invalid(format!("the request's body is broken: {error}")));
+                    }
+                    Err(_) => return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", "the request's body did not arrive in time")),
                 }
-                Ok(None) => return Ok(reading.finish()),
-                Ok(Some(Err(error))) => {
-                    let error: BoxError = error.into();
-                    return Err(ApiError::invalid(format!("the request's body is broken: {error}")));
-                }
-                Err(_) => return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", "the request's body did not arrive in time")),
             }
-        }
+        };
         drop(reading);
         drain(body, limit).await;
-        outcome.map(|()| unreachable!("the loop above ends only with a refusal"))
+        Err(refusal)
     }
 }
 
@@ -147,10 +152,8 @@ pub(crate) async fn check(expected: ExpectedBody, bytes: &Bytes) -> Result<(), A
 /// Refuses bodies that say they are something else. What clients of the contract send, and nothing at all, passes.
 pub(crate) fn check_type(headers: &HeaderMap, body: &Bytes, json: bool) -> Result<(), ApiError> {
     let unsupported = |message: String| Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message));
-    if let Some(coding) = headers.get(CONTENT_ENCODING) {
-        if !coding.as_bytes().eq_ignore_ascii_case(b"identity") {
-            return unsupported("a Content-Encoding is not supported; send the body as it is".to_owned());
-        }
+    if headers.get(CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return unsupported("a Content-Encoding is not supported; send the body as it is".to_owned());
     }
     if !json || body.is_empty() {
         return Ok(());

@@ -188,10 +188,8 @@ impl http_body::Body for Stream {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(copying) = &mut self.copying {
-            if copying.as_mut().poll(context).is_ready() {
-                self.copying = None;
-            }
+        if self.copying.as_mut().is_some_and(|copying| copying.as_mut().poll(context).is_ready()) {
+            self.copying = None;
         }
         self.lines.poll_recv(context).map(|line| line.map(|line| Ok(Frame::data(line))))
     }

@@ -238,3 +238,45 @@ async fn logs_are_this_functions_and_not_its_deleted_namesakes() {
         assert_eq!(rig.ask("GET", path, Value::Null).await.refused(400).0, "InvalidArgument", "{path}");
     }
 }
+
+#[tokio::test]
+async fn a_follower_gets_what_is_stored_and_then_what_comes_each_line_once() {
+    use http_body_util::BodyExt as _;
+    let rig = Rig::new().await;
+    rig.create("f", b"zip").await;
+    let key = dunlin_model::FunctionKey::from_stored("0000000000000001".parse().unwrap(), "f".parse().unwrap());
+    let instance: dunlin_model::InstanceId = "c-00000000-00000000-000000000001".parse().unwrap();
+    let print = |text: &str| rig.logs.append(&key, LogEntry { time: Timestamp::now(), request: None, instance: instance.clone(), text: text.as_bytes().into() });
+    print("stored");
+    let host = [("host".to_owned(), "h".to_owned())];
+    let target = "/2023-03-30/dunlin/logs?functionName=f&follow=true";
+    let mut request = http::Request::builder().uri(target);
+    for (name, value) in dunlin_auth::sign(&crate::rig::key_of(1), "GET", target, &host, b"") {
+        request = request.header(name, value);
+    }
+    let reply = rig.api.handle(request.body(http_body_util::Full::new(bytes::Bytes::new())).unwrap()).await;
+    assert_eq!(reply.headers()["content-type"], "application/x-ndjson");
+    let mut body = reply.into_body();
+    for text in ["stored", "later", "last"] {
+        if text != "stored" {
+            print(text);
+        }
+        let line = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        let line: Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(line["text"], text);
+    }
+}
+
+#[tokio::test]
+async fn of_parallel_updates_none_is_lost_and_the_others_are_told() {
+    let rig = Rig::new().await;
+    rig.create("f", b"zip").await;
+    let bodies: Vec<Value> = (0..100).map(|i| json!({"environmentVariables": {"A": i.to_string()}})).collect();
+    let replies = futures_util::future::join_all(bodies.iter().map(|body| rig.ask("PUT", "/functions/f", body.clone()))).await;
+    let won = replies.iter().filter(|reply| reply.status == 200).count();
+    assert!(won >= 1);
+    for reply in replies.iter().filter(|reply| reply.status != 200) {
+        assert_eq!(reply.refused(409).0, "ConcurrentUpdateError");
+    }
+    assert_eq!(rig.pool.retired.lock().unwrap().len(), won, "one new revision for every one that won");
+}
