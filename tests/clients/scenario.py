@@ -88,7 +88,7 @@ def a_function_is_created_read_called_listed_and_deleted():
     created = create("sdk-echo", ECHO, description="echo", memory_size=256, timeout=10)
     assert created.function_name == "sdk-echo" and created.memory_size == 256 and created.timeout == 10
     assert created.function_arn.endswith("functions/sdk-echo"), created.function_arn
-    assert created.internet_access is True and created.cpu is None and created.layers is None
+    assert created.internet_access is True and created.cpu is None and not created.layers
     read = sdk.get_function("sdk-echo", fc.GetFunctionRequest()).body
     assert read.to_map() == created.to_map(), (read.to_map(), created.to_map())
     status, headers, body = invoke("sdk-echo", b"\x00\xffbytes")
