@@ -150,10 +150,9 @@ impl Growing {
         }
         self.file.sync_all().map_err(|error| failed(&self.path, error))?;
         let shelf = path.parent().expect("a blob's path has a shelf");
-        if let Err(error) = fs::create_dir(shelf) {
-            if error.kind() != io::ErrorKind::AlreadyExists {
-                return Err(failed(shelf, error));
-            }
+        match fs::create_dir(shelf) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(shelf, error)),
+            _ => {}
         }
         fs::rename(&self.path, &path).map_err(|error| failed(&path, error))?;
         // Both names must survive a power loss, the blob's and a new shelf's, whoever made it.

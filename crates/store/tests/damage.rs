@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -196,6 +197,18 @@ async fn a_store_that_vanished_is_not_taken_for_a_new_one() {
     for change in [|path: &Path| fs::remove_file(path).unwrap(), |path: &Path| fs::write(path, "").unwrap()] {
         let error = refused(change).await;
         assert!(matches!(error, OpenError::Corrupt { .. }), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn only_its_owner_reads_a_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Sqlite::open(&folder.path().join("store.db")).unwrap();
+    let key = contract::key(&contract::scope(1), "f");
+    store.create_function(&key, &contract::function(&key, "x"), 9).await.unwrap();
+    for name in ["store.db", "store.db-wal"] {
+        let mode = fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
     }
 }
 

@@ -93,7 +93,8 @@ fn a_directory_that_lies_is_refused() {
 
 #[test]
 fn headers_that_disagree_are_refused() {
-    let cases: &[(&str, fn(&mut Part), &str)] = &[
+    type Change = fn(&mut Part);
+    let cases: &[(&str, Change, &str)] = &[
         ("another name", |part| part.local_name = b"b".to_vec(), "header_mismatch"),
         ("another method", |part| part.local_method = 0, "header_mismatch"),
         ("another size", |part| part.local[2] += 1, "header_mismatch"),

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,7 +43,9 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     }
 
     let refused = |error: rusqlite::Error| refusal(path, error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // It holds the secrets of access keys. SQLite gives its log the same mode.
+    File::options().append(true).create(true).mode(0o600).open(path).map(drop).map_err(io_error)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(refused)?;
     connection.busy_timeout(Duration::from_secs(5)).map_err(refused)?;
     check(path, &connection)?;

@@ -1,11 +1,13 @@
 //! Disk errors at the worst moment: the commit.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::ffi;
+use tokio::sync::oneshot;
 
 use super::Sqlite;
+use super::writer::{Job, Write};
+use crate::change::Change;
 use crate::{CreateError, Store, StoreError, contract};
 
 fn failure(code: i32) -> rusqlite::Error {
@@ -48,29 +50,31 @@ async fn a_full_disk_refuses_writes_and_is_forgotten_when_space_returns() {
     assert!(tokio::time::timeout(Duration::ZERO, store.failed()).await.is_err());
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn many_writes_at_once_share_their_commits() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Arc::new(Sqlite::open(&folder.path().join("store.db")).unwrap());
-    // The first commit waits for the lock, so that the others gather behind it.
-    let fault = Arc::clone(&store.fault);
-    let held = fault.lock().unwrap();
-    let tasks: Vec<_> = (0..100)
-        .map(|number| {
-            let store = Arc::clone(&store);
-            tokio::spawn(async move { create(&store, &format!("f{number}")).await })
-        })
-        .collect();
-    while store.statistics().queued < 90 {
+    let store = Sqlite::open(&folder.path().join("store.db")).unwrap();
+    let send = |number: u32| {
+        let key = contract::key(&contract::scope(1), &format!("f{number}"));
+        let function = contract::function(&key, "x");
+        let (reply, answer) = oneshot::channel();
+        let write = Write::Change(Box::new(Change::CreateFunction { key, function, limit: 1000 }));
+        assert!(store.queue.try_send(Job { write, reply }).is_ok());
+        answer
+    };
+    // The first commit is held up, so that the others gather behind it.
+    let held = store.fault.lock().unwrap();
+    let mut answers = vec![send(0)];
+    while store.statistics().queued > 0 {
         std::thread::yield_now();
     }
+    answers.extend((1..100).map(send));
     drop(held);
-    for task in tasks {
-        task.await.unwrap().unwrap();
+    for answer in answers {
+        answer.await.unwrap().unwrap();
     }
     let statistics = store.statistics();
-    assert_eq!(statistics.writes, 100);
-    assert!(statistics.commits <= 11, "{statistics:?}");
+    assert!(statistics.commits <= 2 && statistics.writes == 100, "{statistics:?}");
 }
 
 #[tokio::test]
