@@ -34,6 +34,7 @@ pub struct HttpBase {
 }
 
 /// What a call carries in.
+#[expect(clippy::large_enum_variant, reason = "one is moved once per call; a box would cost more")]
 pub enum Payload {
     /// An event, for any runtime.
     Event(Bytes),

@@ -1,5 +1,7 @@
 //! Guests that break the wire. Each scripted guest is a thread that holds the inside of a fake cell.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};

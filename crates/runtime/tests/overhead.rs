@@ -1,5 +1,7 @@
 //! What a warm call costs on the host's side, with a guest that answers at once.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;

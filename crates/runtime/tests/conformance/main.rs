@@ -1,6 +1,8 @@
 //! Runs `runtimes/conformance/cases` over the host side of the wire, with bootstraps started directly: no walls, no
 //! privileges. What is compared is what a caller would get.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod case;
 mod compare;
 mod stand_in;
