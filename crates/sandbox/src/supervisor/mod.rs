@@ -19,6 +19,7 @@
 mod bind;
 mod cells;
 mod children;
+mod main_loop;
 mod make;
 mod queue;
 mod run;

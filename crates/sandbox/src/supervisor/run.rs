@@ -1,7 +1,7 @@
-//! The main thread: builds everything, then waits for its children, for orders and for the word to stop.
+//! Builds a platform, and takes it down again. What happens in between is in `main_loop`.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, channel};
@@ -15,9 +15,9 @@ use rustix::process::{Resource, Rlimit, Signal};
 
 use super::cells::Cells;
 use super::children::{Nursery, Process};
+use super::main_loop::Main;
 use super::make::Maker;
 use super::queue::Queue;
-use super::session::Session;
 use super::trees::Trees;
 use super::{Config, Order, Shared, SpawnerKind, bind, unpack};
 use crate::cgroup::{CgroupError, Cgroups};
@@ -27,7 +27,7 @@ use crate::installation::{Installation, OpenError};
 use crate::net::dns::DnsSockets;
 use crate::net::{NetConfig, NetError, NetPool};
 use crate::sys::Reserved;
-use crate::{Exit, assets, seqpacket};
+use crate::{assets, seqpacket};
 
 /// Where the server finds its state.
 const STATE_IN_SERVER: &str = "/mnt/dunlin/state";
@@ -41,16 +41,6 @@ const TEARDOWN_THREADS: usize = 2;
 /// How long cells may take to go when the platform stops.
 const CELLS_PATIENCE: Duration = Duration::from_secs(15);
 const SPAWNERS_PATIENCE: Duration = Duration::from_secs(2);
-
-/// The pause before a dead server is started again: doubled each time, up to the second, forgotten after the third.
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
-const HEALTHY: Duration = Duration::from_secs(30);
-/// A server that dies as often without once being healthy is not started again.
-const DEATHS_MAX: u32 = 10;
-
-/// The supervisor's own exit status when it gives its server up.
-const EXIT_GAVE_UP: u8 = 70;
 
 /// Why a platform does not run.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +84,7 @@ pub enum RunError {
     CellsLeft,
 }
 
-fn io_failed(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
+pub(super) fn io_failed(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
     move |source| RunError::Io { what, source }
 }
 
@@ -110,12 +100,13 @@ pub struct Supervisor {
     installation: Installation,
 }
 
-struct ServerPlan {
-    facts: BootFacts,
-    listeners: Vec<OwnedFd>,
-    dns: Option<DnsSockets>,
-    uid: u32,
-    state: OwnedFd,
+/// How the server is started.
+pub(super) struct ServerPlan {
+    pub(super) facts: BootFacts,
+    pub(super) listeners: Vec<OwnedFd>,
+    pub(super) dns: Option<DnsSockets>,
+    pub(super) uid: u32,
+    pub(super) state: OwnedFd,
 }
 
 impl Supervisor {
@@ -204,26 +195,16 @@ impl Supervisor {
         let (reap_stop, reap_stopped) =
             io::pipe().map_err(io_failed("make a pipe"))?;
         let crew = Crew::start(&shared, reap_stop.into()).map_err(io_failed("start a thread"))?;
-        let mut main = Main {
-            shared: Arc::clone(&shared),
-            orders,
-            nursery,
-            plan: server,
-            grace,
-            spawners: Vec::new(),
-            server: None,
-            sessions: 0,
-            start_at: None,
-            pause: PAUSE_FIRST,
-            deaths: 0,
-            stop_by: None,
-            verdict: None,
+        let mut main = Main::new(Arc::clone(&shared), orders, nursery, grace);
+        let opened = match test_socket {
+            Some(socket) => main.open_session(socket).map_err(io_failed("open the session")),
+            None => {
+                main.plan = server;
+                main.start_at = Some(Instant::now());
+                Ok(())
+            }
         };
-        match test_socket {
-            Some(socket) => main.open_session(socket).map(drop).map_err(io_failed("open the session"))?,
-            None => main.start_at = Some(Instant::now()),
-        }
-        let verdict = main.serve(&stop);
+        let verdict = opened.and_then(|()| main.serve(&stop));
         let ended = main.wind_up(crew, reap_stopped);
         if let Err(error) = shared.cgroups.sweep() {
             tracing::error!(error = &error as &dyn std::error::Error, "cannot remove the control groups");
@@ -272,7 +253,7 @@ impl Crew {
 }
 
 /// Starts a thread whose failure stops the platform.
-fn start(
+pub(super) fn start(
     shared: &Arc<Shared>,
     name: &'static str,
     work: impl FnOnce(&Arc<Shared>) -> io::Result<()> + Send + 'static,
@@ -287,206 +268,7 @@ fn start(
     })
 }
 
-struct Main {
-    shared: Arc<Shared>,
-    orders: Receiver<Order>,
-    nursery: Nursery,
-    plan: Option<ServerPlan>,
-    grace: Duration,
-    spawners: Vec<Process>,
-    server: Option<Server>,
-    /// How many sessions there have been: the number of the newest.
-    sessions: u64,
-    /// When the server is to be started.
-    start_at: Option<Instant>,
-    pause: Duration,
-    deaths: u32,
-    /// Set once the platform is to stop: the server is killed then.
-    stop_by: Option<Instant>,
-    verdict: Option<Result<ExitCode, RunError>>,
-}
-
-struct Server {
-    /// `None` when a test is the server.
-    process: Option<Process>,
-    session: Arc<Session>,
-    reader: JoinHandle<()>,
-    since: Instant,
-}
-
 impl Main {
-    fn serve(&mut self, stop: &OwnedFd) -> Result<ExitCode, RunError> {
-        loop {
-            if let Some(verdict) = self.verdict.take() {
-                return verdict;
-            }
-            let now = Instant::now();
-            if self.start_at.is_some_and(|at| at <= now) {
-                self.start_at = None;
-                self.start_server()?;
-            }
-            if self.stop_by.is_some_and(|by| by <= now) {
-                tracing::warn!("the server did not stop in time");
-                return Ok(ExitCode::SUCCESS);
-            }
-            let wake_at = [self.start_at, self.stop_by].into_iter().flatten().min();
-            match self.wait(stop.as_fd(), wake_at).map_err(io_failed("wait"))? {
-                Woken::Nothing => {}
-                Woken::Stop => self.stop(),
-                Woken::Orders => self.take_orders()?,
-                Woken::Server => self.server_died(),
-                Woken::Spawner(index) => {
-                    let exit = self.spawners.swap_remove(index).reap();
-                    tracing::info!(%exit, "a spawner ended");
-                }
-            }
-        }
-    }
-
-    fn wait(&self, stop: BorrowedFd<'_>, wake_at: Option<Instant>) -> io::Result<Woken> {
-        let mut polled = vec![PollFd::new(&stop, PollFlags::IN), PollFd::new(&self.shared.wake, PollFlags::IN)];
-        polled.extend(self.spawners.iter().map(|spawner| PollFd::new(&spawner.pidfd, PollFlags::IN)));
-        let server = self.server.as_ref().and_then(|server| server.process.as_ref());
-        polled.extend(server.map(|process| PollFd::new(&process.pidfd, PollFlags::IN)));
-        let patience = wake_at.map(|at| {
-            let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-            Timespec::try_from(left).expect("the grace and the pauses fit")
-        });
-        match rustix::event::poll(&mut polled, patience.as_ref()) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(Woken::Nothing),
-            Ok(_) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let ready = |index: usize| !polled[index].revents().is_empty();
-        if ready(0) {
-            // A signal is taken out, so that the next one is seen; what a test wrote says the same each time.
-            let mut ignored = [0; 128];
-            rustix::io::retry_on_intr(|| rustix::io::read(stop, &mut ignored))?;
-            return Ok(Woken::Stop);
-        }
-        if ready(1) {
-            return Ok(Woken::Orders);
-        }
-        let spawners = self.spawners.len();
-        if let Some(index) = (0..spawners).find(|index| ready(2 + index)) {
-            return Ok(Woken::Spawner(index));
-        }
-        Ok(Woken::Server)
-    }
-
-    fn stop(&mut self) {
-        let now = Instant::now();
-        match self.server.as_ref().and_then(|server| server.process.as_ref()) {
-            None => self.verdict = Some(Ok(ExitCode::SUCCESS)),
-            Some(_) if self.stop_by.is_some() => {
-                // Asked twice: at once.
-                self.stop_by = Some(now);
-            }
-            Some(process) => {
-                process.signal(Signal::TERM);
-                self.stop_by = Some(now + self.grace);
-            }
-        }
-    }
-
-    fn take_orders(&mut self) -> Result<(), RunError> {
-        let mut count = [0; 8];
-        // Nobody else reads it, and it was readable.
-        let _ = rustix::io::read(&self.shared.wake, &mut count);
-        while let Ok(order) = self.orders.try_recv() {
-            match order {
-                Order::StartSpawner { kind, started } => {
-                    let made = self.nursery.spawner(kind).map(|(socket, process)| {
-                        self.spawners.push(process);
-                        socket
-                    });
-                    // The asker waits; if it has panicked, its socket is closed here and the spawner ends.
-                    drop(started.send(made));
-                }
-                Order::SessionOver(number) if number == self.sessions => self.session_over(),
-                Order::SessionOver(_) => {}
-                Order::Broken { thread, error } => return Err(RunError::Thread { thread, source: error }),
-            }
-        }
-        Ok(())
-    }
-
-    fn session_over(&mut self) {
-        let Some(server) = &self.server else { return };
-        match &server.process {
-            // Its death is seen next.
-            Some(process) => process.signal(Signal::KILL),
-            None => self.verdict = Some(Ok(ExitCode::SUCCESS)),
-        }
-    }
-
-    fn open_session(&mut self, socket: OwnedFd) -> io::Result<()> {
-        let session = Session::new(socket)?;
-        self.sessions += 1;
-        let number = self.sessions;
-        let reading = Arc::clone(&session);
-        let reader = start(&self.shared, "session", move |shared| {
-            reading.serve(shared);
-            shared.order(Order::SessionOver(number));
-            Ok(())
-        })?;
-        self.server = Some(Server { process: None, session, reader, since: Instant::now() });
-        Ok(())
-    }
-
-    fn start_server(&mut self) -> Result<(), RunError> {
-        let Some(plan) = &self.plan else { return Ok(()) };
-        let failed = io_failed("start the server");
-        let (ours, theirs) = seqpacket::pair().map_err(io_failed("make the server's socket"))?;
-        let mut descriptors = vec![theirs.as_fd()];
-        descriptors.extend(plan.listeners.iter().map(AsFd::as_fd));
-        descriptors.extend(plan.dns.iter().flat_map(|dns| [dns.udp.as_fd(), dns.tcp.as_fd()]));
-        let process = self.nursery.server(&plan.facts, &descriptors, plan.uid, &plan.state).map_err(failed)?;
-        let opened = self.open_session(ours);
-        if let Some(server) = self.server.as_mut().filter(|_| opened.is_ok()) {
-            server.process = Some(process);
-        } else {
-            process.signal(Signal::KILL);
-            process.reap();
-        }
-        opened.map_err(io_failed("open the session"))
-    }
-
-    fn server_died(&mut self) {
-        let Some(server) = self.server.take() else { return };
-        let lived = server.since.elapsed();
-        let exit = server.process.map_or(Exit::Unknown, Process::reap);
-        server.session.finish();
-        self.shared.cells.kill_all();
-        join(server.reader);
-        if self.stop_by.is_some() {
-            let code = if exit == Exit::Code(0) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-            self.verdict = Some(Ok(code));
-            return;
-        }
-        match exit {
-            // It meant to: a wrong configuration, or the end of its work.
-            Exit::Code(code @ (0..=2 | 64..=78)) => {
-                self.verdict = Some(Ok(ExitCode::from(u8::try_from(code).expect("at most 78"))));
-            }
-            _ => {
-                if lived >= HEALTHY {
-                    self.deaths = 0;
-                    self.pause = PAUSE_FIRST;
-                }
-                self.deaths += 1;
-                if self.deaths >= DEATHS_MAX {
-                    tracing::error!(%exit, deaths = self.deaths, "the server keeps dying");
-                    self.verdict = Some(Ok(ExitCode::from(EXIT_GAVE_UP)));
-                    return;
-                }
-                tracing::error!(%exit, pause = ?self.pause, "the server died; it is started again");
-                self.start_at = Some(Instant::now() + self.pause);
-                self.pause = (self.pause * 2).min(PAUSE_MAX);
-            }
-        }
-    }
-
     /// Takes everything down, from the door inwards.
     fn wind_up(self, crew: Crew, reap_stopped: io::PipeWriter) -> Result<(), RunError> {
         let Self { shared, orders, spawners, server, .. } = self;
@@ -532,15 +314,7 @@ fn end_spawners(spawners: Vec<Process>) {
     }
 }
 
-enum Woken {
-    Nothing,
-    Stop,
-    Orders,
-    Server,
-    Spawner(usize),
-}
-
-fn join(thread: JoinHandle<()>) {
+pub(super) fn join(thread: JoinHandle<()>) {
     // A panic was caught inside and ordered the stop.
     let _ = thread.join();
 }
