@@ -99,9 +99,15 @@ pub fn server_main(config: ServerConfig) -> Result<(), ServerError> {
             .map_err(|source| ServerError::Machine { source })?;
         let mut platform = Platform::build(&inherited.facts, &config, Arc::new(sandboxes)).await?;
         if let Some(sockets) = inherited.dns {
+            let stopped = until(platform.stopping.subscribe());
             platform.tasks.spawn(named("the name resolver", async move {
-                if let Err(error) = dunlin_sandbox::net::dns_stub::serve(sockets).await {
-                    tracing::error!(%error, "names are not resolved any more");
+                tokio::select! {
+                    () = stopped => {}
+                    ended = dunlin_sandbox::net::dns_stub::serve(sockets) => {
+                        if let Err(error) = ended {
+                            tracing::error!(%error, "names are not resolved any more");
+                        }
+                    }
                 }
             }));
         }
