@@ -8,8 +8,8 @@ use std::time::Duration;
 use dunlin_model::{
     Function, FunctionError, FunctionKey, Invocation, Language, LogType, Outcome, Phases, Qualifier, Revision,
 };
-use dunlin_pool::{InstanceSpec, Lease, LeaseError, Pool, StartFailure};
-use dunlin_runtime::{Answer, Answered, CallContext, CallError, HttpBase, Payload, StartError};
+use dunlin_pool::{InstanceSpec, Lease, LeaseError, Pool, StartFailure, StartOutput};
+use dunlin_runtime::{Answer, Answered, CallContext, CallError, Failed, HttpBase, Payload, StartError};
 use dunlin_store::{Store, Stored, View};
 use jiff::Timestamp;
 use tokio::sync::Notify;
@@ -20,7 +20,7 @@ use crate::run::{Account, timeout_of};
 use crate::text::{self, Tail};
 use crate::{OutcomeSink, Refusal, Reply, Throttled};
 
-/// How many dead instances a call is given before it takes its chance with the next one.
+/// How many dead instances a call may meet, before or while it is handed over. The next one is its last chance.
 const DEAD_INSTANCES_MAX: usize = 3;
 
 /// Versions whose [`InstanceSpec`] is kept ready.
@@ -114,7 +114,7 @@ impl Invoker {
         let sink = Arc::clone(&self.inner.sink);
         let version = spec.key().version.clone();
         let account = Account::open(sink, &invocation, spec.function(), &version, bytes_in as u64, presence);
-        Run { inner: &self.inner, invocation, spec, account }.run(payload).await
+        Run { inner: &self.inner, invocation, spec, account, dead: 0, output: StartOutput::default() }.run(payload).await
     }
 
     /// Calls that have not ended yet, streamed answers included.
@@ -172,37 +172,66 @@ struct Run<'a> {
     invocation: Invocation,
     spec: Arc<InstanceSpec>,
     account: Account,
+    /// Dead instances met so far.
+    dead: usize,
+    /// What the start made for this call printed.
+    output: StartOutput,
 }
 
 impl Run<'_> {
     async fn run(mut self, payload: Payload) -> Result<Reply, Refusal> {
         let began = Instant::now();
-        match self.lease(began).await {
-            Ok(lease) => self.account.leased(lease, began.elapsed()),
-            Err(error) => return self.no_instance(error, began.elapsed()),
-        }
-        let timeout = timeout_of(self.spec.function());
-        let context = self.context(&payload, timeout);
-        let Some(lease) = self.account.call_begins() else {
-            return Err(Refusal::Platform("a lease was lost".to_owned()));
-        };
-        let deadline = Instant::now() + timeout;
-        let answer = lease.guest().invoke(&context, payload, deadline).await;
-        self.account.call_ended();
-        match answer {
-            Ok(answered) => Ok(self.answered(answered, deadline)),
-            Err(error) => self.failed(error, timeout),
+        let mut payload = Some(payload);
+        loop {
+            match self.lease(began).await {
+                Ok(lease) => {
+                    self.output = lease.start_output().clone();
+                    self.account.leased(lease, began.elapsed());
+                }
+                Err(error) => return self.no_instance(error, began.elapsed()),
+            }
+            let timeout = timeout_of(self.spec.function());
+            let Some((attempt, again)) = payload.take().map(|payload| self.attempt(payload)) else {
+                return Err(Refusal::Platform("a payload was lost".to_owned()));
+            };
+            let context = self.context(&attempt, timeout);
+            let Some(lease) = self.account.call_begins() else {
+                return Err(Refusal::Platform("a lease was lost".to_owned()));
+            };
+            let deadline = Instant::now() + timeout;
+            let answer = lease.guest().invoke(&context, attempt, deadline).await;
+            self.account.call_ended();
+            match answer {
+                Ok(answered) => return Ok(self.answered(answered, deadline)),
+                // No handler has seen it, so it is not repeated by being tried on another instance.
+                Err(Failed { error: CallError::NotDelivered, .. }) if again.is_some() => {
+                    tracing::debug!(request = %self.invocation.request_id, "an instance died before it had read its call");
+                    self.dead += 1;
+                    self.account.undelivered();
+                    payload = again;
+                }
+                Err(Failed { error, log_tail }) => return self.failed(error, &log_tail, timeout),
+            }
         }
     }
 
+    /// The payload to send now, and the one to send when that was not delivered. An event is shared; the body of a
+    /// request that passes through is there once.
+    fn attempt(&self, payload: Payload) -> (Payload, Option<Payload>) {
+        let again = match &payload {
+            Payload::Event(event) if self.dead < DEAD_INSTANCES_MAX => Some(Payload::Event(event.clone())),
+            _ => None,
+        };
+        (payload, again)
+    }
+
     /// An instance that is not known to be dead.
-    async fn lease(&self, began: Instant) -> Result<Lease, LeaseError> {
+    async fn lease(&mut self, began: Instant) -> Result<Lease, LeaseError> {
         let deadline = began + self.inner.config.queue_wait_max;
-        let mut dead = 0;
         loop {
             let lease = self.inner.pool.lease(&self.spec, &self.invocation.request_id, deadline).await?;
-            if dead < DEAD_INSTANCES_MAX && lease.is_dead() {
-                dead += 1;
+            if self.dead < DEAD_INSTANCES_MAX && lease.is_dead() {
+                self.dead += 1;
                 lease.discard();
                 continue;
             }
@@ -230,7 +259,7 @@ impl Run<'_> {
     }
 
     fn answered(mut self, answered: Answered, deadline: Instant) -> Reply {
-        let mut reply = self.reply(Outcome::Succeeded, &answered.log_tail);
+        let mut reply = self.reply(Outcome::Succeeded, Some(&answered.log_tail));
         reply.result = Ok(match answered.answer {
             Answer::Event(result) => {
                 self.account.add_bytes_out(result.len());
@@ -245,7 +274,7 @@ impl Run<'_> {
         reply
     }
 
-    fn failed(mut self, error: CallError, timeout: Duration) -> Result<Reply, Refusal> {
+    fn failed(mut self, error: CallError, log_tail: &[u8], timeout: Duration) -> Result<Reply, Refusal> {
         let ends_instance = error.ends_instance();
         let took = self.account.phases().handler;
         let peak = self.account.record().memory_peak_bytes;
@@ -259,6 +288,9 @@ impl Run<'_> {
                 (Outcome::OutOfMemory, "FunctionOOMError", text::exited(&ended, took, peak))
             }
             CallError::Exited(ended) => (Outcome::Exited, "FunctionUnhandledError", text::exited(&ended, took, peak)),
+            CallError::NotDelivered => {
+                (Outcome::Exited, "FunctionUnhandledError", text::unhandled("Process exited unexpectedly before it had read the request"))
+            }
             CallError::Protocol(problem) => {
                 tracing::info!(request = %self.invocation.request_id, problem, "an instance broke the protocol");
                 (Outcome::Exited, "FunctionUnhandledError", text::unhandled("Process broke the runtime's protocol and was ended"))
@@ -272,7 +304,7 @@ impl Run<'_> {
                 return Err(Refusal::BadResponse(problem));
             }
         };
-        let mut reply = self.reply(outcome, &[]);
+        let mut reply = self.reply(outcome, Some(log_tail));
         if ends_instance {
             self.account.discard();
         }
@@ -299,7 +331,8 @@ impl Run<'_> {
     }
 
     fn not_started(mut self, failure: StartFailure, waited: Duration) -> Result<Reply, Refusal> {
-        let StartFailure { instance, phases, source, memory_peak_bytes } = failure;
+        let StartFailure { instance, phases, source, memory_peak_bytes, output } = failure;
+        self.output = output;
         self.account.not_started(instance, phases, waited, memory_peak_bytes);
         let custom = self.spec.function().config.runtime.language() == Language::Custom;
         match &*source {
@@ -331,7 +364,7 @@ impl Run<'_> {
     }
 
     fn init_failed(mut self, outcome: Outcome, error: FunctionError) -> Result<Reply, Refusal> {
-        let mut reply = self.reply(outcome, &[]);
+        let mut reply = self.reply(outcome, None);
         self.account.add_bytes_out(error.body.len());
         self.account.close(outcome, Some(error.error_type.as_str()));
         reply.result = Err(error);
@@ -343,15 +376,15 @@ impl Run<'_> {
         Err(refusal)
     }
 
-    /// The reply so far; its result is for the caller to fill in.
-    fn reply(&self, outcome: Outcome, lines: &[u8]) -> Reply {
+    /// The reply so far; its result is for the caller to fill in. `lines` are what the handler printed, if it was called.
+    fn reply(&self, outcome: Outcome, lines: Option<&[u8]>) -> Reply {
         let (record, phases): (_, Phases) = (self.account.record(), self.account.phases());
         let function = self.spec.function();
         let log_tail = self.wants_tail().then(|| {
             Tail {
                 request: &self.invocation.request_id,
                 function,
-                cold: record.cold,
+                start: &self.output,
                 phases,
                 memory_peak_bytes: record.memory_peak_bytes,
                 outcome,

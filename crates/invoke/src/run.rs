@@ -124,6 +124,15 @@ impl Account {
         self.record.memory_peak_bytes = lease.guest().memory_peak();
     }
 
+    /// The instance died before it had read the call: it is as if it had not been leased.
+    pub(crate) fn undelivered(&mut self) {
+        self.discard();
+        self.called = None;
+        self.phases = Phases::default();
+        self.record.cpu_us = 0;
+        self.record.memory_peak_bytes = 0;
+    }
+
     /// The handler is charged for the whole of its limit.
     pub(crate) fn timed_out(&mut self) {
         self.phases.handler = self.timeout;

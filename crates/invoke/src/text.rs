@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dunlin_model::{ErrorType, Function, FunctionError, Language, Outcome, Phases, RequestId};
+use dunlin_pool::StartOutput;
 use dunlin_sandbox::Ended;
 
 /// Longest log tail, in bytes (contract section 13).
@@ -12,29 +13,54 @@ const TAIL_BYTES_MAX: usize = 4096;
 pub(crate) struct Tail<'a> {
     pub(crate) request: &'a RequestId,
     pub(crate) function: &'a Function,
-    pub(crate) cold: bool,
+    /// What the start that was made for this call printed.
+    pub(crate) start: &'a StartOutput,
     pub(crate) phases: Phases,
     pub(crate) memory_peak_bytes: u64,
     pub(crate) outcome: Outcome,
-    /// What the function printed.
-    pub(crate) lines: &'a [u8],
+    /// What the handler printed; absent when it was not called.
+    pub(crate) lines: Option<&'a [u8]>,
 }
 
 impl Tail<'_> {
-    /// The text of contract section 5.2, at most 4 KB: the beginning of what the function printed gives way.
+    /// The text of contract section 5.2, at most 4 KB: the beginning gives way.
     pub(crate) fn text(&self) -> Vec<u8> {
         let (request, config) = (self.request, &self.function.config);
-        let mut before = String::new();
-        let mut after = String::new();
         // A custom runtime prints these lines itself, if it likes.
-        if config.runtime.language() != Language::Custom {
-            if self.cold && config.initializer().is_some() {
-                before += &format!("FC Initialize Start RequestId: {request}\nFC Initialize End RequestId: {request}\n");
+        let builtin = config.runtime.language() != Language::Custom;
+        let mut text = Vec::new();
+        let begin = |text: &mut Vec<u8>, what: &str| {
+            if builtin {
+                text.extend_from_slice(format!("FC {what} Start RequestId: {request}\n").as_bytes());
             }
-            before += &format!("FC Invoke Start RequestId: {request}\n");
-            let error = if self.outcome == Outcome::Succeeded { "" } else { ", Error: Unhandled function error" };
-            after += &format!("FC Invoke End RequestId: {request}{error}\n");
+        };
+        let end = |text: &mut Vec<u8>, what: &str, failed: bool| {
+            let error = if failed { ", Error: Unhandled function error" } else { "" };
+            if builtin {
+                text.extend_from_slice(format!("FC {what} End RequestId: {request}{error}\n").as_bytes());
+            }
+        };
+        let failed = self.outcome != Outcome::Succeeded;
+        let StartOutput { load, init } = self.start;
+        // Code that does not load fails the call it was loaded for.
+        let load_failed = self.lines.is_none() && init.is_none();
+        if load_failed {
+            begin(&mut text, "Invoke");
         }
+        lines(&mut text, load);
+        if let Some(printed) = init {
+            begin(&mut text, "Initialize");
+            lines(&mut text, printed);
+            end(&mut text, "Initialize", self.lines.is_none());
+        }
+        if let Some(printed) = self.lines {
+            begin(&mut text, "Invoke");
+            lines(&mut text, printed);
+        }
+        if load_failed || self.lines.is_some() {
+            end(&mut text, "Invoke", failed);
+        }
+        let mut after = String::new();
         after += &format!(
             "\nDuration: {:.2} ms, Billed Duration: {} ms, Memory Size: {} MB, Max Memory Used: {:.2} MB\n",
             milliseconds(self.phases.init + self.phases.handler),
@@ -42,15 +68,19 @@ impl Tail<'_> {
             config.memory_size,
             megabytes(self.memory_peak_bytes),
         );
-        let room = TAIL_BYTES_MAX.saturating_sub(before.len() + after.len() + 1);
-        let lines = &self.lines[self.lines.len().saturating_sub(room)..];
-        let mut text = before.into_bytes();
-        text.extend_from_slice(lines);
-        if lines.last().is_some_and(|last| *last != b'\n') {
-            text.push(b'\n');
-        }
+        // What is said last tells most.
+        let over = (text.len() + after.len()).saturating_sub(TAIL_BYTES_MAX);
+        text.drain(..over.min(text.len()));
         text.extend_from_slice(after.as_bytes());
         text
+    }
+}
+
+/// Adds whole lines.
+fn lines(text: &mut Vec<u8>, printed: &[u8]) {
+    text.extend_from_slice(printed);
+    if printed.last().is_some_and(|last| *last != b'\n') {
+        text.push(b'\n');
     }
 }
 

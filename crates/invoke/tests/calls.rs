@@ -131,7 +131,7 @@ async fn a_good_call_is_recorded_and_billed_by_the_handlers_time() {
     assert_eq!(record.instance, reply.instance);
     let tail = String::from_utf8(reply.log_tail.expect("asked for")).expect("text");
     assert!(
-        tail.starts_with(&format!("FC Invoke Start RequestId: {request}\nprinted\nFC Invoke End RequestId: {request}\n\nDuration: "))
+        tail.starts_with(&format!("loading\nFC Invoke Start RequestId: {request}\nprinted\nFC Invoke End RequestId: {request}\n\nDuration: "))
             && tail.ends_with("Memory Size: 128 MB, Max Memory Used: 9.00 MB\n"),
         "{tail}"
     );
@@ -347,4 +347,85 @@ async fn a_closed_door_lets_calls_finish() {
     let (reply, ()) = tokio::join!(call, drain);
     assert_eq!(reply.expect("a reply").outcome, Outcome::Succeeded);
     assert_eq!(bench.records.all().len(), 1);
+}
+
+async fn tail_of(script: Script) -> (String, RequestId) {
+    let bench = bench(PYTHON, script).await;
+    let invocation = Invocation { log_type: LogType::Tail, ..bench.invocation() };
+    let request = invocation.request_id.clone();
+    let reply = bench.invoker.call(invocation, Payload::Event(Bytes::new())).await.expect("a reply");
+    (String::from_utf8(reply.log_tail.expect("asked for")).expect("text"), request)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_call_brings_what_was_printed_before_it_failed() {
+    let failures: [fn() -> CallError; 3] =
+        [|| CallError::TimedOut, || CallError::Exited(ended(true)), || CallError::Function(FunctionError::worded(ErrorType::UnhandledInvocationError, None, "no"))];
+    for failure in failures {
+        let (tail, request) = tail_of(on_call(move || Act::Fail(MS, failure()))).await;
+        let expected = format!(
+            "loading\nFC Invoke Start RequestId: {request}\nprinted\nFC Invoke End RequestId: {request}, Error: Unhandled function error\n\nDuration: "
+        );
+        assert!(tail.starts_with(&expected), "{tail}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_load_brings_what_was_printed_while_it_loaded() {
+    let (tail, request) = tail_of(on_load(|| StartError::Exited(ended(false)))).await;
+    let expected = format!(
+        "FC Invoke Start RequestId: {request}\nloading\nFC Invoke End RequestId: {request}, Error: Unhandled function error\n\nDuration: "
+    );
+    assert!(tail.starts_with(&expected), "{tail}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_not_delivered_is_tried_on_another_instance_but_not_for_ever() {
+    for (undelivered, succeeds) in [(1, true), (3, true), (4, false), (100, false)] {
+        let calls = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counter = Arc::clone(&calls);
+        let bench = bench(
+            PYTHON,
+            on_call(move || {
+                if counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < undelivered {
+                    Act::Fail(MS, CallError::NotDelivered)
+                } else {
+                    Act::Answer(MS, Answer::Event(Bytes::from_static(b"ok")))
+                }
+            }),
+        )
+        .await;
+        let reply = bench.call().await.expect("a reply");
+        assert_eq!(reply.result.is_ok(), succeeds, "{undelivered}");
+        assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), (undelivered + 1).min(4));
+        let record = bench.records.only();
+        assert_eq!(record.outcome, if succeeds { Outcome::Succeeded } else { Outcome::Exited });
+        assert_eq!((record.billed_ms, record.cpu_us), (1, 1000), "only the last attempt counts");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_may_have_reached_its_handler_is_never_repeated() {
+    for failure in [|| CallError::Exited(ended(false)), || CallError::Protocol("x".to_owned())] as [fn() -> CallError; 2] {
+        let bench = bench(PYTHON, on_call(move || Act::Fail(MS, failure()))).await;
+        assert!(bench.call().await.expect("a reply").result.is_err());
+        assert_eq!(bench.script.calls(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_says_it_is_spent_serves_no_further_call() {
+    let bench = bench(PYTHON, Script::default()).await;
+    for _ in 0..2 {
+        assert!(bench.call().await.expect("a reply").result.is_ok());
+    }
+    assert_eq!(bench.script.loads(), 1);
+    // Answered well, and yet about to end.
+    let spent = Arc::clone(&bench.script.spent);
+    spent.store(true, std::sync::atomic::Ordering::SeqCst);
+    let _ = bench.call().await;
+    spent.store(false, std::sync::atomic::Ordering::SeqCst);
+    let loads = bench.script.loads();
+    assert!(loads > 1, "the spent instance was not used again");
+    assert!(bench.call().await.expect("a reply").result.is_ok());
 }

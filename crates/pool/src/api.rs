@@ -139,6 +139,17 @@ pub struct StartFailure {
     pub source: Arc<StartError>,
     /// Highest memory seen.
     pub memory_peak_bytes: u64,
+    /// What it printed.
+    pub output: StartOutput,
+}
+
+/// What an instance printed while it was started, last 4 KB of each part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StartOutput {
+    /// While its code was loaded.
+    pub load: Vec<u8>,
+    /// While its initializer ran; absent when it was not started.
+    pub init: Option<Vec<u8>>,
 }
 
 /// One instance, for lists.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dunlin_model::{InstanceId, Phases};
 
+use crate::api::StartOutput;
 use crate::engine::{CellNo, Event};
 use crate::service::{Inner, Slot};
 use crate::worker::Worker;
@@ -17,13 +18,14 @@ pub struct Lease {
     cell: CellNo,
     cold: bool,
     phases: Phases,
+    output: StartOutput,
     discard: bool,
 }
 
 impl Lease {
     pub(crate) fn new(pool: &Arc<Inner>, slot: &Arc<Slot>, cell: CellNo, cold: bool) -> Self {
-        let phases = if cold { slot.phases() } else { Phases::default() };
-        Self { pool: Arc::clone(pool), slot: Arc::clone(slot), cell, cold, phases, discard: false }
+        let (phases, output) = if cold { slot.how_started() } else { Default::default() };
+        Self { pool: Arc::clone(pool), slot: Arc::clone(slot), cell, cold, phases, output, discard: false }
     }
 
     /// Notes that the call waited `waited` in all; what was not its start was its queue.
@@ -56,10 +58,16 @@ impl Lease {
         self.phases
     }
 
+    /// What the start that was made for this call printed.
+    #[must_use]
+    pub fn start_output(&self) -> &StartOutput {
+        &self.output
+    }
+
     /// Whether the instance is known to be dead: a call to it would never arrive.
     #[must_use]
     pub fn is_dead(&self) -> bool {
-        self.slot.worker.ended().borrow().is_some()
+        self.slot.worker.is_spent()
     }
 
     /// Ends the instance: it timed out, exited or broke the protocol. Other calls in it may finish.
@@ -71,7 +79,9 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let memory_bytes = self.slot.worker.memory_peak();
-        self.pool.feed(Event::Released { cell: self.cell, memory_bytes, discard: self.discard });
+        // An answer does not say that its process lives on: a fatal error is reported before it kills.
+        let discard = self.discard || self.slot.worker.is_spent();
+        self.pool.feed(Event::Released { cell: self.cell, memory_bytes, discard });
     }
 }
 

@@ -37,7 +37,7 @@ mod start;
 pub mod testing;
 mod worker;
 
-pub use api::{Config, InstanceInfo, InstanceSpec, InstanceState, LeaseError, Observer, Seen, StartFailure, Stats};
+pub use api::{Config, InstanceInfo, InstanceSpec, InstanceState, LeaseError, Observer, Seen, StartFailure, StartOutput, Stats};
 pub use class::{Class, Program};
 pub use lease::Lease;
 pub use service::Pool;

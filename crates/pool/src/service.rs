@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::api::{Config, InstanceInfo, InstanceSpec, LeaseError, Observer, Seen, StartFailure, Stats};
+use crate::api::{Config, InstanceInfo, InstanceSpec, LeaseError, Observer, Seen, StartFailure, StartOutput, Stats};
 use crate::class::Class;
 use crate::engine::{Action, Bounds, CellNo, Engine, Event, WaiterId, Why};
 use crate::lease::Lease;
@@ -66,11 +66,18 @@ pub(crate) struct Slot {
     pub(crate) spec: Arc<InstanceSpec>,
     created: Timestamp,
     started: OnceLock<Phases>,
+    /// What the start printed, until the call it was made for takes it.
+    output: Mutex<StartOutput>,
 }
 
 impl Slot {
-    pub(crate) fn phases(&self) -> Phases {
-        self.started.get().copied().unwrap_or_default()
+    /// For the first call: how long its start took, and what it printed.
+    pub(crate) fn how_started(&self) -> (Phases, StartOutput) {
+        (self.started.get().copied().unwrap_or_default(), std::mem::take(&mut self.output()))
+    }
+
+    fn output(&self) -> MutexGuard<'_, StartOutput> {
+        self.output.lock().expect("nothing panics while it holds a start's output")
     }
 }
 
@@ -308,6 +315,7 @@ impl Inner {
                         spec: Arc::clone(&pending.spec),
                         created: Timestamp::now(),
                         started: OnceLock::new(),
+                        output: Mutex::default(),
                     });
                     table.slots.insert(cell, Arc::clone(&slot));
                     effects.push(Effect::Start { cell, slot, request: pending.request.clone() });
@@ -391,7 +399,8 @@ impl Inner {
     async fn start(self: Arc<Self>, cell: CellNo, slot: Arc<Slot>, request: RequestId) {
         let key = slot.spec.key().clone();
         match start::start(&self, &slot, &request).await {
-            Ok(phases) => {
+            Ok((phases, output)) => {
+                *slot.output() = output;
                 let started = slot.started.set(phases);
                 debug_assert!(started.is_ok(), "an instance starts once");
                 self.feed(Event::Started { cell, result: Ok(()) });
@@ -405,6 +414,7 @@ impl Inner {
                     phases: problem.phases,
                     source: Arc::new(problem.error),
                     memory_peak_bytes: slot.worker.memory_peak(),
+                    output: problem.output,
                 };
                 let cause = Cause { failure: Some(failure), platform: Some(platform) };
                 self.feed_because(Event::Started { cell, result: Err(problem.fault) }, &cause, |_| {});

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_model::{ErrorType, FunctionError, Language, Phases, RequestId};
-use dunlin_runtime::{CallContext, CallError, LoadSpec, StartError};
+use dunlin_runtime::{CallContext, CallError, Failed, LoadSpec, StartError};
 use dunlin_sandbox::{Bind, MakeError};
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
 
+use crate::api::StartOutput;
 use crate::class::Class;
 use crate::engine::{MakeFault, StartFault};
 use crate::service::{Inner, Slot};
@@ -31,6 +32,7 @@ pub(crate) struct StartProblem {
     pub(crate) fault: StartFault,
     pub(crate) error: StartError,
     pub(crate) phases: Phases,
+    pub(crate) output: StartOutput,
 }
 
 /// Makes a cell and boots what runs in it.
@@ -53,19 +55,26 @@ pub(crate) async fn make(pool: &Inner, class: Class) -> Result<Arc<dyn Worker>, 
     }
 }
 
-/// Binds the cell, loads the code, runs the initializer and then limits the CPU. Answers how long each part took.
-pub(crate) async fn start(pool: &Inner, slot: &Slot, request: &RequestId) -> Result<Phases, StartProblem> {
-    let mut phases = Phases::default();
-    match run_start(pool, slot, request, &mut phases).await {
-        Ok(()) => Ok(phases),
+/// Binds the cell, loads the code, runs the initializer and then limits the CPU. Answers how long each part took, and
+/// what was printed.
+pub(crate) async fn start(pool: &Inner, slot: &Slot, request: &RequestId) -> Result<(Phases, StartOutput), StartProblem> {
+    let (mut phases, mut output) = (Phases::default(), StartOutput::default());
+    match run_start(pool, slot, request, &mut phases, &mut output).await {
+        Ok(()) => Ok((phases, output)),
         Err(error) => {
             let fault = if matches!(error, StartError::Sandbox(_)) { StartFault::Platform } else { StartFault::Function };
-            Err(StartProblem { fault, error, phases })
+            Err(StartProblem { fault, error, phases, output })
         }
     }
 }
 
-async fn run_start(pool: &Inner, slot: &Slot, request: &RequestId, phases: &mut Phases) -> Result<(), StartError> {
+async fn run_start(
+    pool: &Inner,
+    slot: &Slot,
+    request: &RequestId,
+    phases: &mut Phases,
+    output: &mut StartOutput,
+) -> Result<(), StartError> {
     let function = slot.spec.function();
     let config = &function.config;
     let cell = slot.worker.cell();
@@ -95,17 +104,22 @@ async fn run_start(pool: &Inner, slot: &Slot, request: &RequestId, phases: &mut 
         key: slot.spec.key().clone(),
         qualifier: slot.spec.qualifier().to_owned(),
         region: pool.config.region.clone(),
+        request: request.clone(),
         logs: pool.logs.open(slot.spec.key(), &slot.id),
     };
     let loaded = slot.worker.load(&pool.sandboxes, &spec, Instant::now() + patience).await;
     phases.load = clock.lap();
+    let (loaded, printed) = apart(loaded);
+    output.load = printed;
     loaded?;
 
     if let Some(hook) = config.initializer() {
         let seconds = u64::try_from(hook.timeout_in_force()).unwrap_or(3);
-        let (call, deadline) = hook_call(request.clone(), seconds);
+        let (call, deadline) = hook_call(request.clone(), seconds, true);
         let initialized = slot.worker.initialize(&call, deadline).await;
         phases.init = clock.lap();
+        let (initialized, printed) = apart(initialized);
+        output.init = Some(printed);
         initialized.map_err(|error| initializer_error(error, seconds))?;
     }
     // Not before: user code is loaded and initialised at full speed.
@@ -133,7 +147,7 @@ async fn pre_stop(slot: &Slot) {
         return;
     }
     let seconds = u64::try_from(hook.timeout_in_force()).unwrap_or(3);
-    let (call, deadline) = hook_call(RequestId::random(), seconds);
+    let (call, deadline) = hook_call(RequestId::random(), seconds, false);
     let mut clock = Stopwatch::start();
     let result = slot.worker.pre_stop(&call, deadline).await;
     let (instance, function, took) = (&slot.id, &slot.spec.key().function, clock.lap());
@@ -143,9 +157,17 @@ async fn pre_stop(slot: &Slot) {
     }
 }
 
-fn hook_call(request_id: RequestId, seconds: u64) -> (CallContext, Instant) {
+/// A result, and what was printed either way.
+fn apart<E>(result: Result<Vec<u8>, Failed<E>>) -> (Result<(), E>, Vec<u8>) {
+    match result {
+        Ok(printed) => (Ok(()), printed),
+        Err(Failed { error, log_tail }) => (Err(error), log_tail),
+    }
+}
+
+fn hook_call(request_id: RequestId, seconds: u64, capture_tail: bool) -> (CallContext, Instant) {
     let deadline_ms = Timestamp::now().as_millisecond().saturating_add(i64::try_from(seconds * 1000).unwrap_or(i64::MAX));
-    let call = CallContext { request_id, deadline_ms, retry_count: 0, capture_tail: false, http_base: None };
+    let call = CallContext { request_id, deadline_ms, retry_count: 0, capture_tail, http_base: None };
     (call, Instant::now() + Duration::from_secs(seconds))
 }
 
@@ -158,6 +180,7 @@ fn initializer_error(error: CallError, seconds: u64) -> StartError {
         CallError::TimedOut => format!("Function initializer timed out after {seconds} seconds"),
         CallError::Exited(ended) if ended.out_of_memory => "Function initializer ran out of memory".to_owned(),
         CallError::Exited(ended) => format!("Process exited unexpectedly before completing initialization ({})", ended.exit),
+        CallError::NotDelivered => "Process exited unexpectedly before initialization".to_owned(),
         CallError::Protocol(problem) => return StartError::Protocol(problem),
         CallError::BadResponse(problem) => format!("Function initializer gave a bad response: {problem}"),
         CallError::TooLarge { limit } => format!("Function initializer answered more than {limit} bytes"),

@@ -1,14 +1,14 @@
 //! Guests that follow a script, for tests of the pool and of the rooms above it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use dunlin_model::{CellId, CodePackage, Crc64, Digest, Function, FunctionPatch, InstanceId, Limits, VersionKey};
 use dunlin_runtime::{
-    Answer, Answered, BootError, BootPlan, CallContext, CallError, LoadSpec, LogLine, LogSink, Payload, StartError,
+    Answer, Answered, BootError, BootPlan, CallContext, CallError, Failed, LoadSpec, LogLine, LogSink, Payload, StartError,
 };
 use dunlin_sandbox::{Cell, Ended, Sandboxes};
 use jiff::Timestamp;
@@ -49,6 +49,8 @@ pub struct Script {
     pub on_init: Arc<OnHook>,
     /// How a pre-stop hook goes.
     pub on_pre_stop: Arc<OnHook>,
+    /// Whether guests say of themselves that they must not get another call.
+    pub spent: Arc<AtomicBool>,
     loads: Arc<AtomicUsize>,
     calls: Arc<AtomicUsize>,
 }
@@ -68,6 +70,7 @@ impl Default for Script {
             init_time: Duration::ZERO,
             on_init: Arc::new(|_| Ok(())),
             on_pre_stop: Arc::new(|_| Ok(())),
+            spent: Arc::default(),
             loads: Arc::default(),
             calls: Arc::default(),
         }
@@ -115,18 +118,24 @@ struct Scripted {
 
 #[async_trait]
 impl Worker for Scripted {
-    async fn load(&self, _sandboxes: &Arc<dyn Sandboxes>, spec: &LoadSpec, _deadline: Instant) -> Result<(), StartError> {
+    async fn load(
+        &self,
+        _sandboxes: &Arc<dyn Sandboxes>,
+        spec: &LoadSpec,
+        _deadline: Instant,
+    ) -> Result<Vec<u8>, Failed<StartError>> {
         sleep(self.script.load_time).await;
         let before = self.script.loads.fetch_add(1, Ordering::SeqCst);
-        (self.script.on_load)(before, spec)
+        printed((self.script.on_load)(before, spec), b"loading\n")
     }
 
-    async fn initialize(&self, call: &CallContext, deadline: Instant) -> Result<(), CallError> {
+    async fn initialize(&self, call: &CallContext, deadline: Instant) -> Result<Vec<u8>, Failed<CallError>> {
         sleep_until(deadline.min(Instant::now() + self.script.init_time)).await;
-        if Instant::now() >= deadline { Err(CallError::TimedOut) } else { (self.script.on_init)(call) }
+        let result = if Instant::now() >= deadline { Err(CallError::TimedOut) } else { (self.script.on_init)(call) };
+        printed(result, b"initializing\n")
     }
 
-    async fn invoke(&self, call: &CallContext, payload: Payload, deadline: Instant) -> Result<Answered, CallError> {
+    async fn invoke(&self, call: &CallContext, payload: Payload, deadline: Instant) -> Result<Answered, Failed<CallError>> {
         self.script.calls.fetch_add(1, Ordering::SeqCst);
         self.cpu_us.fetch_add(1000, Ordering::SeqCst);
         match (self.script.on_call)(call, payload) {
@@ -136,11 +145,11 @@ impl Worker for Scripted {
             }
             Act::Fail(time, error) => {
                 sleep(time).await;
-                Err(error)
+                Err(Failed { error, log_tail: b"printed\n".to_vec() })
             }
             Act::Hang => {
                 sleep_until(deadline).await;
-                Err(CallError::TimedOut)
+                Err(CallError::TimedOut.into())
             }
         }
     }
@@ -163,6 +172,18 @@ impl Worker for Scripted {
 
     fn ended(&self) -> watch::Receiver<Option<Ended>> {
         self.cell.ended.clone()
+    }
+
+    fn is_spent(&self) -> bool {
+        self.cell.ended.borrow().is_some() || self.script.spent.load(Ordering::SeqCst)
+    }
+}
+
+fn printed<E>(result: Result<(), E>, lines: &[u8]) -> Result<Vec<u8>, Failed<E>> {
+    let log_tail = lines.to_vec();
+    match result {
+        Ok(()) => Ok(log_tail),
+        Err(error) => Err(Failed { error, log_tail }),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use dunlin_model::{CellId, InstanceId, VersionKey};
 use dunlin_runtime::{
-    Answered, BootError, BootPlan, CallContext, CallError, Guest, LoadSpec, LogSink, Payload, StartError,
+    Answered, BootError, BootPlan, CallContext, CallError, Failed, Guest, LoadSpec, LogSink, Payload, StartError,
 };
 use dunlin_sandbox::{Cell, Ended, Sandboxes};
 use tokio::sync::watch;
@@ -15,11 +15,16 @@ use tokio::time::Instant;
 #[async_trait]
 pub trait Worker: Send + Sync + 'static {
     /// Makes an instance of it.
-    async fn load(&self, sandboxes: &Arc<dyn Sandboxes>, spec: &LoadSpec, deadline: Instant) -> Result<(), StartError>;
+    async fn load(
+        &self,
+        sandboxes: &Arc<dyn Sandboxes>,
+        spec: &LoadSpec,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Failed<StartError>>;
     /// Runs the initializer.
-    async fn initialize(&self, call: &CallContext, deadline: Instant) -> Result<(), CallError>;
+    async fn initialize(&self, call: &CallContext, deadline: Instant) -> Result<Vec<u8>, Failed<CallError>>;
     /// Carries one call in and its answer out.
-    async fn invoke(&self, call: &CallContext, payload: Payload, deadline: Instant) -> Result<Answered, CallError>;
+    async fn invoke(&self, call: &CallContext, payload: Payload, deadline: Instant) -> Result<Answered, Failed<CallError>>;
     /// Runs the pre-stop hook.
     async fn pre_stop(&self, call: &CallContext, deadline: Instant) -> Result<(), CallError>;
     /// The cell.
@@ -30,17 +35,24 @@ pub trait Worker: Send + Sync + 'static {
     fn cpu_us(&self) -> u64;
     /// How the cell ended, once it has.
     fn ended(&self) -> watch::Receiver<Option<Ended>>;
+    /// Whether it must not get another call.
+    fn is_spent(&self) -> bool;
 }
 
 #[async_trait]
 impl Worker for Guest {
-    async fn load(&self, sandboxes: &Arc<dyn Sandboxes>, spec: &LoadSpec, deadline: Instant) -> Result<(), StartError> {
+    async fn load(
+        &self,
+        sandboxes: &Arc<dyn Sandboxes>,
+        spec: &LoadSpec,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Failed<StartError>> {
         Self::load(self, sandboxes, spec, deadline).await
     }
-    async fn initialize(&self, call: &CallContext, deadline: Instant) -> Result<(), CallError> {
+    async fn initialize(&self, call: &CallContext, deadline: Instant) -> Result<Vec<u8>, Failed<CallError>> {
         Self::initialize(self, call, deadline).await
     }
-    async fn invoke(&self, call: &CallContext, payload: Payload, deadline: Instant) -> Result<Answered, CallError> {
+    async fn invoke(&self, call: &CallContext, payload: Payload, deadline: Instant) -> Result<Answered, Failed<CallError>> {
         Self::invoke(self, call, payload, deadline).await
     }
     async fn pre_stop(&self, call: &CallContext, deadline: Instant) -> Result<(), CallError> {
@@ -57,6 +69,9 @@ impl Worker for Guest {
     }
     fn ended(&self) -> watch::Receiver<Option<Ended>> {
         Self::ended(self)
+    }
+    fn is_spent(&self) -> bool {
+        Self::is_spent(self)
     }
 }
 

@@ -52,6 +52,9 @@ pub(crate) enum ChannelError {
     /// The guest closed its end: most likely it is dead.
     #[error("the guest closed its channel")]
     Closed,
+    /// The guest closed its end before it had read the request.
+    #[error("the guest closed its channel before it had read the request")]
+    Unread,
     /// The guest broke the wire.
     #[error("{0}")]
     Broken(String),
@@ -100,7 +103,7 @@ impl Channel {
     pub(crate) async fn exec(&self, keep_channel: bool, head: &[u8], body: &[u8]) -> Result<(), ChannelError> {
         let flags = if keep_channel { frame::FLAG_KEEP_CHANNEL } else { 0 };
         let header = frame::header(Request::Exec, flags, 0, AttemptToken([0; 16]), head.len(), body.len());
-        self.write(&header, head, body).await
+        if self.write(&header, head, body).await? { Ok(()) } else { Err(self.breaks(ChannelError::Unread)) }
     }
 
     /// Waits for what comes before any request: `Ready`, or the launcher's failure. End of file is
@@ -124,11 +127,15 @@ impl Channel {
         let mut guard = Unfinished { channel: self, finished: false };
         let header = frame::header(kind, 0, stream, token, head.len(), body.len());
         let result = async {
-            self.write(&header, head, body).await?;
-            tokio::select! {
+            let whole = self.write(&header, head, body).await?;
+            let reply = tokio::select! {
                 biased;
                 reply = &mut done => reply.map_err(|_| self.why_broken()),
                 mut inbox = self.inbox.lock() => self.read_until(&mut inbox, &mut done).await,
+            };
+            match reply {
+                Err(ChannelError::Closed) if !whole => Err(ChannelError::Unread),
+                other => other,
             }
         }
         .await;
@@ -148,8 +155,11 @@ impl Channel {
 
     fn take_off(&self, token: AttemptToken, may_stream: bool) -> Result<(u32, oneshot::Receiver<Reply>), ChannelError> {
         let mut flights = self.flights();
-        if let Some(broken) = &flights.broken {
-            return Err(broken.clone());
+        match &flights.broken {
+            None => {}
+            // This request is certainly not read, whatever became of those before it.
+            Some(ChannelError::Closed) => return Err(ChannelError::Unread),
+            Some(broken) => return Err(broken.clone()),
         }
         // 0 belongs to no request.
         flights.last = flights.last.checked_add(1).unwrap_or(1);
@@ -233,6 +243,8 @@ impl Channel {
             match self.socket.try_read_buf(inbox.room()) {
                 Ok(0) => return Err(ChannelError::Closed),
                 Ok(_) => {}
+                // The kernel's word for a peer that closed its end with something unread in it.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(ChannelError::Unread),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.socket.readable().await.map_err(|_| ChannelError::Closed)?;
                 }
@@ -242,9 +254,9 @@ impl Channel {
         }
     }
 
-    /// Writes one frame whole. A future dropped in between leaves half a frame behind, so its caller must break the
+    /// Writes one frame, and says whether it went out whole. A future dropped in between leaves half a frame behind, so its caller must break the
     /// channel then.
-    async fn write(&self, header: &[u8], head: &[u8], body: &[u8]) -> Result<(), ChannelError> {
+    async fn write(&self, header: &[u8], head: &[u8], body: &[u8]) -> Result<bool, ChannelError> {
         let _writing = self.writing.lock().await;
         let total = header.len() + head.len() + body.len();
         let mut written = 0;
@@ -259,15 +271,17 @@ impl Channel {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // The guest may have said why before it went: what it sent is still there to be read.
-                Err(_) => return Ok(()),
+                Err(_) => return Ok(false),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Breaks the channel, if it is not broken yet, and answers why it is.
     fn breaks(&self, error: ChannelError) -> ChannelError {
         let mut flights = self.flights();
+        // With several in flight nobody knows which of them was read.
+        let error = if error == ChannelError::Unread && flights.open.len() > 1 { ChannelError::Closed } else { error };
         flights.open.clear();
         flights.broken.get_or_insert(error).clone()
     }

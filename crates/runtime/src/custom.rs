@@ -25,7 +25,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use crate::call::{Answer, Answered, Body, BoxError, CallContext};
-use crate::error::{CallError, StartError};
+use crate::error::{CallError, Failed, StartError};
 use crate::frame::ANSWER_BYTES_MAX;
 use crate::guest::{Cut, InFlight, LoadSpec, Watched};
 use crate::http_client::{Connection, Connections, SendError};
@@ -113,47 +113,50 @@ impl Server {
         }
     }
 
-    pub(crate) async fn initialize(&self, call: &CallContext, deadline: Instant) -> Result<(), CallError> {
+    pub(crate) async fn initialize(&self, call: &CallContext, deadline: Instant) -> Result<Vec<u8>, Failed<CallError>> {
         self.hook(call, Method::POST, "/initialize", deadline).await
     }
 
-    pub(crate) async fn pre_stop(&self, call: &CallContext, deadline: Instant) -> Result<(), CallError> {
+    pub(crate) async fn pre_stop(&self, call: &CallContext, deadline: Instant) -> Result<Vec<u8>, Failed<CallError>> {
         self.hook(call, Method::GET, "/pre-stop", deadline).await
     }
 
-    async fn hook(&self, call: &CallContext, method: Method, path: &'static str, deadline: Instant) -> Result<(), CallError> {
-        let in_flight = InFlight::begin(&self.watched.output, call);
+    async fn hook(&self, call: &CallContext, method: Method, path: &'static str, deadline: Instant) -> Result<Vec<u8>, Failed<CallError>> {
+        let in_flight = InFlight::begin(&self.watched.output, &call.request_id, call.capture_tail);
         let request = self.own_request(call, method, path, Bytes::new());
         let result = self.bounded(deadline, self.send_collected(request, HOOK_BODY_BYTES_MAX)).await;
-        in_flight.end();
-        let response = result?;
-        if response.status().is_success() {
-            return Ok(());
-        }
+        let response = match result {
+            Ok(response) if response.status().is_success() => return Ok(in_flight.end()),
+            Ok(response) => response,
+            Err(error) => return Err(in_flight.fail(error)),
+        };
         let body = String::from_utf8_lossy(&response.body()[..response.body().len().min(4 << 10)]).into_owned();
         let message = format!("{path} answered status {}: {body}", response.status().as_u16());
-        Err(CallError::Function(FunctionError::worded(ErrorType::InitializationError, None, &message)))
+        Err(in_flight.fail(CallError::Function(FunctionError::worded(ErrorType::InitializationError, None, &message))))
     }
 
     /// An event in, a result out.
-    pub(crate) async fn invoke(&self, call: &CallContext, event: Bytes, deadline: Instant) -> Result<Answered, CallError> {
-        let in_flight = InFlight::begin(&self.watched.output, call);
+    pub(crate) async fn invoke(&self, call: &CallContext, event: Bytes, deadline: Instant) -> Result<Answered, Failed<CallError>> {
+        let in_flight = InFlight::begin(&self.watched.output, &call.request_id, call.capture_tail);
         let request = self.own_request(call, Method::POST, "/invoke", event);
         let result = self.bounded(deadline, self.send_collected(request, ANSWER_BYTES_MAX)).await;
-        let log_tail = in_flight.end();
-        let (head, body) = result?.into_parts();
+        let (head, body) = match result {
+            Ok(response) => response.into_parts(),
+            Err(error) => return Err(in_flight.fail(error)),
+        };
         // The mark says it when there is one, whatever the status is.
         let good = http_headers::status_mark(&head.headers).unwrap_or(head.status.as_u16()) == 200;
         if good {
-            Ok(Answered { answer: Answer::Event(body), log_tail })
+            Ok(Answered { answer: Answer::Event(body), log_tail: in_flight.end() })
         } else {
-            Err(CallError::Function(FunctionError { error_type: ErrorType::UnhandledInvocationError, body: body.into() }))
+            let error = FunctionError { error_type: ErrorType::UnhandledInvocationError, body: body.into() };
+            Err(in_flight.fail(CallError::Function(error)))
         }
     }
 
     /// A request in, a response out, both as they are.
-    pub(crate) async fn pass_through(&self, call: &CallContext, request: Request<Body>, deadline: Instant) -> Result<Answered, CallError> {
-        let in_flight = InFlight::begin(&self.watched.output, call);
+    pub(crate) async fn pass_through(&self, call: &CallContext, request: Request<Body>, deadline: Instant) -> Result<Answered, Failed<CallError>> {
+        let in_flight = InFlight::begin(&self.watched.output, &call.request_id, call.capture_tail);
         let (mut head, body) = request.into_parts();
         head.version = http::Version::HTTP_11;
         head.extensions.clear();
@@ -162,14 +165,18 @@ impl Server {
         http_headers::add_common(&mut head.headers, &self.common, call, "/http-invoke");
         head.headers.entry(header::HOST).or_insert_with(|| self.host.clone());
         let sent = async { self.connections.send(Request::from_parts(head, body)).await.map_err(Failure::Send) };
-        let (response, connection) = self.bounded(deadline, sent).await?;
+        let (response, connection) = match self.bounded(deadline, sent).await {
+            Ok(sent) => sent,
+            Err(error) => return Err(in_flight.fail(error)),
+        };
         let (mut head, incoming) = response.into_parts();
         if head.status.as_u16() < 200 || head.status.as_u16() > 599 {
-            return Err(CallError::BadResponse(format!("status {}", head.status.as_u16())));
+            return Err(in_flight.fail(CallError::BadResponse(format!("status {}", head.status.as_u16()))));
         }
         let mark = http_headers::status_mark(&head.headers);
-        http_headers::clean_response(&mut head.headers)
-            .map_err(|bytes| CallError::BadResponse(format!("response headers of {bytes} bytes")))?;
+        if let Err(bytes) = http_headers::clean_response(&mut head.headers) {
+            return Err(in_flight.fail(CallError::BadResponse(format!("response headers of {bytes} bytes"))));
+        }
         let mut passed = Response::new(Body::new(PassedBody {
             incoming,
             deadline: Box::pin(tokio::time::sleep_until(deadline)),
@@ -230,6 +237,8 @@ impl Server {
         };
         // A broken connection is most often a dead server: then that is the news.
         match self.watched.end_within(END_GRACE).await {
+            // Nobody took the connection, so nobody has read the call.
+            Some(_) if matches!(failure, Failure::Send(SendError::Connect(_) | SendError::Socket(_))) => Err(CallError::NotDelivered),
             Some(ended) => Err(CallError::Exited(ended)),
             None => Err(CallError::BadResponse(failure.to_string())),
         }

@@ -33,6 +33,22 @@ pub enum BootError {
     Io(#[from] io::Error),
 }
 
+/// A failure, and what the function printed before it.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Failed<E> {
+    /// What went wrong.
+    pub error: E,
+    /// The user's lines, last 4 KB, when they were captured.
+    pub log_tail: Vec<u8>,
+}
+
+impl<E> From<E> for Failed<E> {
+    fn from(error: E) -> Self {
+        Self { error, log_tail: Vec::new() }
+    }
+}
+
 /// Why a guest did not become an instance.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -71,6 +87,10 @@ pub enum CallError {
     /// The instance ended. Out of memory is [`Ended::out_of_memory`].
     #[error("the instance ended during the call: {0:?}")]
     Exited(Ended),
+    /// The guest was gone before it had read the call: no handler has seen it, and another instance may have it. The
+    /// instance must be discarded.
+    #[error("the instance was gone before it had read the call")]
+    NotDelivered,
     /// The guest broke the wire. The instance must be discarded.
     #[error("the guest broke the wire: {0}")]
     Protocol(String),
@@ -91,7 +111,7 @@ impl CallError {
     pub fn ends_instance(&self) -> bool {
         match self {
             Self::Function(_) | Self::BadResponse(_) => false,
-            Self::TimedOut | Self::Exited(_) | Self::Protocol(_) | Self::TooLarge { .. } => true,
+            Self::TimedOut | Self::Exited(_) | Self::NotDelivered | Self::Protocol(_) | Self::TooLarge { .. } => true,
         }
     }
 }

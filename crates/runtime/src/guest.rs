@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dunlin_model::{CellId, ErrorType, Function, FunctionError, InstanceId, Language, LifecycleHook, VersionKey};
+use dunlin_model::{CellId, ErrorType, Function, FunctionError, InstanceId, Language, LifecycleHook, RequestId, VersionKey};
 use dunlin_sandbox::{Cell, Ended, Sandboxes};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -15,7 +15,7 @@ use crate::call::{Answer, Answered, CallContext, Payload};
 use crate::channel::{Channel, ChannelError, Greeting, Reply};
 use crate::context;
 use crate::custom::Server;
-use crate::error::{BootError, CallError, StartError};
+use crate::error::{BootError, CallError, Failed, StartError};
 use crate::exec::{self, ExecFailure};
 use crate::frame::{ANSWER_BYTES_MAX, Request};
 use crate::log::{LogSink, Output};
@@ -55,6 +55,8 @@ pub struct LoadSpec {
     pub qualifier: String,
     /// The platform's region.
     pub region: String,
+    /// The call it is started for: what loading prints belongs to it.
+    pub request: RequestId,
     /// Where its output goes.
     pub logs: Arc<dyn LogSink>,
 }
@@ -115,7 +117,7 @@ impl Guest {
         match guest.watched.until(deadline, greeted).await {
             Ok(Ok(Greeting::Ready)) => {}
             Ok(Ok(Greeting::ExecFailed(report))) => return Err(BootError::Exec(report)),
-            Ok(Err(ChannelError::Closed)) => {
+            Ok(Err(ChannelError::Closed | ChannelError::Unread)) => {
                 return Err(match guest.watched.end_within(END_GRACE).await {
                     Some(ended) => BootError::Exited { ended, printed: printed() },
                     None => BootError::Protocol("it closed its channel and lives on".to_owned()),
@@ -128,22 +130,31 @@ impl Guest {
         Ok(guest)
     }
 
-    /// Makes an instance of the guest: user code is in `/code` already. Happens once.
+    /// Makes an instance of the guest: user code is in `/code` already. Happens once. Answers the last 4 KB of what
+    /// loading printed.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn load(&self, sandboxes: &Arc<dyn Sandboxes>, spec: &LoadSpec, deadline: Instant) -> Result<(), StartError> {
+    pub async fn load(&self, sandboxes: &Arc<dyn Sandboxes>, spec: &LoadSpec, deadline: Instant) -> Result<Vec<u8>, Failed<StartError>> {
         if self.function.set(Arc::clone(&spec.function)).is_err() {
-            return Err(StartError::Protocol("loaded before".to_owned()));
+            return Err(StartError::Protocol("loaded before".to_owned()).into());
         }
-        self.watched.output.open(spec.instance.clone(), Arc::clone(&spec.logs));
-        let result = match spec.function.config.runtime.language() {
-            Language::Python | Language::Node => self.load_builtin(spec, deadline).await,
-            Language::Custom => self.load_custom(sandboxes, spec, deadline).await,
-        };
-        self.watched.output.flush();
+        let output = &self.watched.output;
+        output.open(spec.instance.clone(), Arc::clone(&spec.logs));
+        let in_flight = InFlight::begin(output, &spec.request, true);
+        let builtin = spec.function.config.runtime.language() != Language::Custom;
+        let result =
+            if builtin { self.load_builtin(spec, deadline).await } else { self.load_custom(sandboxes, spec, deadline).await };
+        let log_tail = in_flight.end();
         self.watched.peak.look();
-        result
+        if builtin && result.is_err() {
+            // The call that wanted the instance ends here.
+            output.platform_line(&spec.request, &end_line("Invoke", &spec.request, true));
+        }
+        match result {
+            Ok(()) => Ok(log_tail),
+            Err(error) => Err(Failed { error, log_tail }),
+        }
     }
 
     async fn load_builtin(&self, spec: &LoadSpec, deadline: Instant) -> Result<(), StartError> {
@@ -154,7 +165,7 @@ impl Guest {
                 self.channel.give_up("its code failed to load");
                 Err(StartError::Function(FunctionError { error_type, body: body.into() }))
             }
-            Ok(Err(ChannelError::Closed)) => Err(self.start_cut_short().await),
+            Ok(Err(ChannelError::Closed | ChannelError::Unread)) => Err(self.start_cut_short().await),
             Ok(Err(error)) => Err(StartError::Protocol(error.to_string())),
             Err(Cut::Deadline) => Err(StartError::TimedOut),
             Err(Cut::Ended(ended)) => Err(StartError::Exited(ended)),
@@ -173,6 +184,7 @@ impl Guest {
         match self.watched.until(deadline, started).await {
             // The program got no channel: end of file says that the launcher became it.
             Ok(Err(ChannelError::Closed)) => {}
+            Ok(Err(ChannelError::Unread)) => return Err(self.start_cut_short().await),
             Ok(Ok(Greeting::ExecFailed(report))) => {
                 return Err(match ExecFailure::parse(&report) {
                     ExecFailure::NotFound => StartError::FileNotFound,
@@ -209,12 +221,12 @@ impl Guest {
         }
     }
 
-    /// Runs the initializer. Without one configured there is nothing to do.
+    /// Runs the initializer. Without one configured there is nothing to do. Answers what it printed, when captured.
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn initialize(&self, call: &CallContext, deadline: Instant) -> Result<(), CallError> {
-        let Some(hook) = self.config_hook(|config| config.initializer()) else { return Ok(()) };
+    pub async fn initialize(&self, call: &CallContext, deadline: Instant) -> Result<Vec<u8>, Failed<CallError>> {
+        let Some(hook) = self.config_hook(|config| config.initializer()) else { return Ok(Vec::new()) };
         match self.server.get() {
             Some(server) => server.initialize(call, deadline).await,
             None => self.builtin_hook(Request::Init, "Initialize", hook, call, deadline).await,
@@ -225,7 +237,7 @@ impl Guest {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn invoke(&self, call: &CallContext, payload: Payload, deadline: Instant) -> Result<Answered, CallError> {
+    pub async fn invoke(&self, call: &CallContext, payload: Payload, deadline: Instant) -> Result<Answered, Failed<CallError>> {
         match (self.server.get(), payload) {
             (Some(server), Payload::Event(event)) => server.invoke(call, event, deadline).await,
             (Some(server), Payload::Http(request)) => server.pass_through(call, request, deadline).await,
@@ -234,7 +246,7 @@ impl Guest {
                 Ok(Answered { answer: Answer::Event(answer), log_tail })
             }
             (None, Payload::Http(_)) => {
-                Err(CallError::BadResponse("this runtime takes events, not requests".to_owned()))
+                Err(CallError::BadResponse("this runtime takes events, not requests".to_owned()).into())
             }
         }
     }
@@ -245,10 +257,11 @@ impl Guest {
     /// See [`CallError`].
     pub async fn pre_stop(&self, call: &CallContext, deadline: Instant) -> Result<(), CallError> {
         let Some(hook) = self.config_hook(|config| config.pre_stop()) else { return Ok(()) };
-        match self.server.get() {
+        let result = match self.server.get() {
             Some(server) => server.pre_stop(call, deadline).await,
             None => self.builtin_hook(Request::PreStop, "PreStop", hook, call, deadline).await,
-        }
+        };
+        result.map(drop).map_err(|failed| failed.error)
     }
 
     fn config_hook(&self, which: fn(&dunlin_model::FunctionConfig) -> Option<&LifecycleHook>) -> Option<&LifecycleHook> {
@@ -262,12 +275,12 @@ impl Guest {
         hook: &LifecycleHook,
         call: &CallContext,
         deadline: Instant,
-    ) -> Result<(), CallError> {
+    ) -> Result<Vec<u8>, Failed<CallError>> {
         if context::hook_handler(hook).is_none() {
             let message = format!("{label} hooks in the form of a command are not supported yet; name a handler");
-            return Err(CallError::Function(FunctionError::worded(ErrorType::InitializationError, None, &message)));
+            return Err(CallError::Function(FunctionError::worded(ErrorType::InitializationError, None, &message)).into());
         }
-        self.builtin(kind, label, call, &[], deadline).await.map(|_| ())
+        self.builtin(kind, label, call, &[], deadline).await.map(|(_, log_tail)| log_tail)
     }
 
     /// One request to a bootstrap, with its lines in the log around it.
@@ -278,11 +291,11 @@ impl Guest {
         call: &CallContext,
         body: &[u8],
         deadline: Instant,
-    ) -> Result<(Bytes, Vec<u8>), CallError> {
+    ) -> Result<(Bytes, Vec<u8>), Failed<CallError>> {
         let output = &self.watched.output;
         let id = &call.request_id;
         let head = context::call_head(call);
-        let in_flight = InFlight::begin(output, call);
+        let in_flight = InFlight::begin(output, id, call.capture_tail);
         output.platform_line(id, &format!("FC {label} Start RequestId: {id}"));
         let result = match self.watched.until(deadline, self.channel.request(kind, head.as_bytes(), body)).await {
             Ok(Ok(Reply::End(answer))) => Ok(answer),
@@ -294,6 +307,7 @@ impl Guest {
                 Some(ended) => CallError::Exited(ended),
                 None => CallError::Protocol("it closed its channel and lives on".to_owned()),
             }),
+            Ok(Err(ChannelError::Unread)) => Err(CallError::NotDelivered),
             Ok(Err(ChannelError::TooLarge)) => Err(CallError::TooLarge { limit: ANSWER_BYTES_MAX }),
             Ok(Err(ChannelError::Broken(what))) => Err(CallError::Protocol(what)),
             Err(Cut::Deadline) => Err(CallError::TimedOut),
@@ -306,9 +320,11 @@ impl Guest {
             Err(CallError::Function(error)) => error.error_type != ErrorType::HandledInvocationError,
             Err(_) => true,
         };
-        let error = if unhandled { ", Error: Unhandled function error" } else { "" };
-        output.platform_line(id, &format!("FC {label} End RequestId: {id}{error}"));
-        result.map(|answer| (answer, log_tail))
+        output.platform_line(id, &end_line(label, id, unhandled));
+        match result {
+            Ok(answer) => Ok((answer, log_tail)),
+            Err(error) => Err(Failed { error, log_tail }),
+        }
     }
 
     /// Whether the guest must not get another call: it broke the wire, announced its end, or a call was abandoned.
@@ -396,9 +412,14 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    pub(crate) fn begin(output: &Arc<Output>, call: &CallContext) -> Self {
-        output.call_begins(&call.request_id, call.capture_tail);
+    pub(crate) fn begin(output: &Arc<Output>, request: &RequestId, capture_tail: bool) -> Self {
+        output.call_begins(request, capture_tail);
         Self { output: Some(Arc::clone(output)) }
+    }
+
+    /// Ends the call as a failure.
+    pub(crate) fn fail<E>(self, error: E) -> Failed<E> {
+        Failed { error, log_tail: self.end() }
     }
 
     /// Everything printed is with the sink now; what was captured comes back.
@@ -413,4 +434,10 @@ impl Drop for InFlight {
             output.call_ends();
         }
     }
+}
+
+/// The platform's line at the end of a call or hook.
+fn end_line(label: &str, request: &RequestId, failed: bool) -> String {
+    let error = if failed { ", Error: Unhandled function error" } else { "" };
+    format!("FC {label} End RequestId: {request}{error}")
 }

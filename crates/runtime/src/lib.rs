@@ -16,7 +16,8 @@
 //! - Every byte from a guest is hostile: lengths are capped before memory is reserved, an answer counts only for the
 //!   attempt whose token it carries, and a guest that breaks the wire is dead for this crate from then on.
 //! - Every call ends by its deadline, whatever the guest does.
-//! - What a call printed before it answered is in the log sink before the answer is handed on.
+//! - What a call printed before it answered is in the log sink before the answer is handed on; what it printed before
+//!   it failed comes back with the failure.
 //! - A guest that prints without end is delayed, never blocked for ever: output over the limit is dropped and counted.
 //!
 //! Which instance serves which call is decided in `pool`; killing and tearing down in `sandbox`. This crate never
@@ -36,6 +37,6 @@ mod log;
 mod peak;
 
 pub use call::{Answer, Answered, Body, BoxError, CallContext, HttpBase, MarkedStatus, Payload};
-pub use error::{BootError, CallError, StartError};
+pub use error::{BootError, CallError, Failed, StartError};
 pub use guest::{BootPlan, Guest, LoadSpec};
 pub use log::{LogLine, LogSink};

@@ -95,6 +95,7 @@ fn spec(logs: Arc<Lines>) -> LoadSpec {
         function: self::function(),
         key: VersionKey { function, version: "LATEST".into(), revision: Revision(1) },
         qualifier: "LATEST".to_owned(),
+        request: RequestId::random(),
         region: "cn-hangzhou".to_owned(),
         logs,
     }
@@ -137,7 +138,7 @@ async fn loaded(script: impl FnOnce(Wire) + Send + 'static) -> Rig {
 
 impl Rig {
     async fn invoke(&self, event: &'static [u8]) -> Result<Answered, CallError> {
-        self.guest.invoke(&call(), Payload::Event(event.into()), soon()).await
+        self.guest.invoke(&call(), Payload::Event(event.into()), soon()).await.map_err(|failed| failed.error)
     }
 }
 
@@ -263,7 +264,7 @@ async fn an_answer_after_the_timeout_reaches_nobody() {
     })
     .await;
     let deadline = Instant::now() + Duration::from_millis(20);
-    let result = rig.guest.invoke(&call(), Payload::Event("x".into()), deadline).await;
+    let result = rig.guest.invoke(&call(), Payload::Event("x".into()), deadline).await.map_err(|failed| failed.error);
     assert!(matches!(result, Err(CallError::TimedOut)));
     answer.send(()).unwrap();
     assert!(rig.guest.is_spent());
@@ -279,7 +280,7 @@ async fn a_guest_that_reads_nothing_holds_a_call_no_longer_than_its_deadline() {
     })
     .await;
     let deadline = Instant::now() + Duration::from_millis(50);
-    let result = rig.guest.invoke(&call(), Payload::Event(vec![0; 8 << 20].into()), deadline).await;
+    let result = rig.guest.invoke(&call(), Payload::Event(vec![0; 8 << 20].into()), deadline).await.map_err(|failed| failed.error);
     assert!(matches!(result, Err(CallError::TimedOut)));
     drop(done);
 }
@@ -298,7 +299,7 @@ async fn an_answer_that_drips_ends_at_the_deadline() {
     })
     .await;
     let deadline = Instant::now() + Duration::from_millis(50);
-    assert!(matches!(rig.guest.invoke(&call(), Payload::Event("".into()), deadline).await, Err(CallError::TimedOut)));
+    assert!(matches!(rig.guest.invoke(&call(), Payload::Event("".into()), deadline).await.map_err(|failed| failed.error), Err(CallError::TimedOut)));
 }
 
 #[tokio::test]
@@ -391,10 +392,59 @@ async fn a_guest_that_closes_its_channel_and_dies_has_exited() {
 }
 
 #[tokio::test]
+async fn a_call_that_a_dying_guest_left_unread_was_not_delivered() {
+    // Gone before the call is written.
+    let rig = loaded(drop).await;
+    assert!(matches!(rig.invoke(b"x").await, Err(CallError::NotDelivered)));
+    assert!(rig.guest.is_spent());
+    assert!(matches!(rig.invoke(b"x").await, Err(CallError::NotDelivered)));
+
+    // Gone while the call is in its socket, read in part at most.
+    let rig = loaded(|mut wire| drop(wire.channel.read(&mut [0; 1]))).await;
+    assert!(matches!(rig.invoke(b"x").await, Err(CallError::NotDelivered)));
+}
+
+#[tokio::test]
+async fn of_several_calls_left_behind_none_is_called_undelivered() {
+    let rig = Arc::new(loaded(|mut wire| drop(wire.read())).await);
+    let calls = (0..2).map(|_| {
+        let rig = Arc::clone(&rig);
+        tokio::spawn(async move { rig.invoke(b"x").await })
+    });
+    let ended = Ended { exit: Exit::Code(7), out_of_memory: false, cpu_us: 5 };
+    rig.fake.die(rig.cell, ended);
+    let mut undelivered = 0;
+    for call in calls.collect::<Vec<_>>() {
+        undelivered += usize::from(matches!(call.await.unwrap(), Err(CallError::NotDelivered)));
+    }
+    assert!(undelivered <= 1, "one of the two was read");
+}
+
+#[tokio::test]
+async fn a_failure_brings_what_was_printed_before_it() {
+    let rig = loaded(|mut wire| {
+        let request = wire.read().unwrap();
+        wire.log.write_all(b"about to fail\n").unwrap();
+        wire.send(&frame(ERROR, request.stream, request.token, br#"{"errorType":"UnhandledInvocationError"}"#, b"{}"));
+        drop(wire.read());
+        wire.log.write_all(b"last words").unwrap();
+        // Silent from here on, and alive.
+        drop(wire.read());
+    })
+    .await;
+    let failed = rig.guest.invoke(&call(), Payload::Event("x".into()), soon()).await.unwrap_err();
+    assert_eq!(failed.log_tail, b"about to fail\n");
+    let deadline = Instant::now() + Duration::from_millis(50);
+    let failed = rig.guest.invoke(&call(), Payload::Event("x".into()), deadline).await.unwrap_err();
+    assert!(matches!(failed.error, CallError::TimedOut));
+    assert_eq!(failed.log_tail, b"last words\n");
+}
+
+#[tokio::test]
 async fn a_guest_that_closes_its_channel_and_lives_on_broke_the_wire() {
     let rig = loaded(|wire| {
         let Wire { mut channel, log } = wire;
-        let _ = channel.read(&mut [0; 1]);
+        let _ = channel.read(&mut [0; 4096]);
         drop(channel);
         std::mem::forget(log);
     })
@@ -485,7 +535,7 @@ async fn a_launcher_that_cannot_exec_is_a_missing_or_forbidden_file() {
         function.config.runtime = dunlin_model::Runtime::parse("custom").unwrap();
         spec.function = Arc::new(function);
         let sandboxes: Arc<dyn Sandboxes> = Arc::new(fake);
-        let error = guest.load(&sandboxes, &spec, soon()).await.unwrap_err();
+        let error = guest.load(&sandboxes, &spec, soon()).await.unwrap_err().error;
         assert_eq!(format!("{error:?}"), expected);
     }
 }
@@ -494,7 +544,7 @@ async fn a_launcher_that_cannot_exec_is_a_missing_or_forbidden_file() {
 async fn a_guest_is_loaded_once() {
     let rig = loaded(|mut wire| while wire.read().is_some() {}).await;
     let sandboxes: Arc<dyn Sandboxes> = Arc::new(rig.fake.clone());
-    let again = rig.guest.load(&sandboxes, &spec(Arc::default()), soon()).await;
+    let again = rig.guest.load(&sandboxes, &spec(Arc::default()), soon()).await.map_err(|failed| failed.error);
     assert!(matches!(again, Err(StartError::Protocol(_))));
 }
 
@@ -508,7 +558,7 @@ async fn the_initializer_gets_its_own_error_type_and_log_lines() {
         while wire.read().is_some() {}
     })
     .await;
-    match rig.guest.initialize(&call(), soon()).await {
+    match rig.guest.initialize(&call(), soon()).await.map_err(|failed| failed.error) {
         Err(CallError::Function(error)) => {
             assert_eq!(error.error_type, dunlin_model::ErrorType::InitializationError);
             assert_eq!(error.body, br#"{"errorMessage":"no"}"#);

@@ -52,6 +52,7 @@ async fn guest(serve: fn(TcpStream)) -> (Guest, Fake) {
             revision: Revision(1),
         },
         qualifier: "prod".to_owned(),
+        request: RequestId::random(),
         region: "cn-hangzhou".to_owned(),
         logs: Arc::new(Nowhere),
     };
@@ -75,7 +76,7 @@ fn request(method: &str, uri: &str) -> http::request::Builder {
 
 async fn send(guest: &Guest, request: http::request::Builder, body: &'static str, deadline: Instant) -> Result<http::Response<dunlin_runtime::Body>, CallError> {
     let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync();
-    let answered = guest.invoke(&call(), Payload::Http(request.body(body).unwrap()), deadline).await?;
+    let answered = guest.invoke(&call(), Payload::Http(request.body(body).unwrap()), deadline).await.map_err(|failed| failed.error)?;
     match answered.answer {
         Answer::Http(response) => Ok(response),
         Answer::Event(_) => panic!("a request was sent"),

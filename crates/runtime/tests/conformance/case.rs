@@ -125,6 +125,7 @@ impl Case {
             },
             function: Arc::new(Function { config, code: package, function_id: "id".to_owned(), created: now, modified: now }),
             qualifier: "LATEST".to_owned(),
+            request: dunlin_model::RequestId::random(),
             region: "cn-hangzhou".to_owned(),
             logs,
         }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use dunlin_model::{InstanceId, RequestId};
-use dunlin_runtime::{Answer, BootPlan, CallContext, CallError, Guest, LogLine, LogSink, Payload, StartError};
+use dunlin_runtime::{Answer, Answered, BootPlan, CallContext, CallError, Guest, LogLine, LogSink, Payload, StartError};
 use dunlin_sandbox::testing::Fake;
 use dunlin_sandbox::{CellKind, Net, Sandboxes};
 use tokio::time::Instant;
@@ -83,8 +83,8 @@ async fn run(case: &Case, language: Language) -> Result<(), String> {
     let place = code.path().to_str().expect("a temporary directory has a plain name");
 
     let patience = case.load().and_then(|load| load["deadlineMs"].as_u64()).map_or(PATIENCE, Duration::from_millis);
-    let outcome = match guest.load(&sandboxes, &spec, Instant::now() + patience).await {
-        Ok(()) => Outcome::Answer(Vec::new()),
+    let outcome = match guest.load(&sandboxes, &spec, Instant::now() + patience).await.map_err(|failed| failed.error) {
+        Ok(_) => Outcome::Answer(Vec::new()),
         Err(StartError::Function(error)) => Outcome::error(error.error_type.as_str(), error.body),
         Err(StartError::Exited(ended)) => Outcome::exited(&ended),
         Err(StartError::TimedOut) => Outcome::named("TimedOut"),
@@ -116,18 +116,20 @@ async fn perform<'a>(guest: &Guest, call: &Call<'_>, lines: &Lines, code: &'a st
     };
     let deadline = Instant::now() + call.patience().unwrap_or(PATIENCE);
     let result = match call.deed() {
-        "initialize" => guest.initialize(&context, deadline).await.map(|()| Vec::new()),
+        "initialize" => guest.initialize(&context, deadline).await.map(|_| Vec::new()).map_err(|failed| failed.error),
         "preStop" => guest.pre_stop(&context, deadline).await.map(|()| Vec::new()),
-        _ => guest.invoke(&context, Payload::Event(call.event().into()), deadline).await.map(|answered| match answered.answer {
-            Answer::Event(bytes) => bytes.to_vec(),
-            Answer::Http(_) => panic!("an event was sent"),
-        }),
+        _ => match guest.invoke(&context, Payload::Event(call.event().into()), deadline).await {
+            Ok(Answered { answer: Answer::Event(bytes), .. }) => Ok(bytes.to_vec()),
+            Ok(_) => panic!("an event was sent"),
+            Err(failed) => Err(failed.error),
+        },
     };
     let outcome = match result {
         Ok(answer) => Outcome::Answer(answer),
         Err(CallError::Function(error)) => Outcome::error(error.error_type.as_str(), error.body),
         Err(CallError::Exited(ended)) => Outcome::exited(&ended),
         Err(CallError::TimedOut) => Outcome::named("TimedOut"),
+        Err(CallError::NotDelivered) => Outcome::named("NotDelivered"),
         Err(CallError::Protocol(_)) => Outcome::named("Protocol"),
         Err(CallError::BadResponse(_)) => Outcome::named("BadResponse"),
         Err(CallError::TooLarge { .. }) => Outcome::named("TooLarge"),
