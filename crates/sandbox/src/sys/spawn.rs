@@ -76,6 +76,7 @@ pub(crate) fn spawn(plan: Plan<'_>, _reserved: &Reserved) -> io::Result<OwnedFd>
     unsafe {
         command.pre_exec(move || {
             rustix::process::setsid()?;
+            unblock_signals()?;
             for (target, source) in (3..).zip(&sources) {
                 if libc::dup2(*source, target) < 0 {
                     return Err(io::Error::last_os_error());
@@ -96,6 +97,17 @@ pub(crate) fn spawn(plan: Plan<'_>, _reserved: &Reserved) -> io::Result<OwnedFd>
     let pid = Pid::from_raw(child.id().cast_signed()).expect("a process that was started has a pid");
     // Nobody has waited for it yet, so the pid is still its own.
     Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// The supervisor takes its signals from a descriptor and blocks them; what it starts takes them as usual.
+fn unblock_signals() -> io::Result<()> {
+    let mut none = std::mem::MaybeUninit::uninit();
+    // SAFETY: `sigemptyset` fills the set before `pthread_sigmask` reads it.
+    let errno = unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut())
+    };
+    if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) }
 }
 
 /// Moves the process that is about to become the server behind its walls. Allocates nothing.
