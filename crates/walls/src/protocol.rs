@@ -6,7 +6,7 @@
 use std::io;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 pub use crate::step::Step;
 pub use crate::wall::{Wall, Without};
@@ -228,6 +228,15 @@ impl Descriptors {
     /// Takes one out.
     pub(crate) fn take(&mut self, index: usize) -> Option<OwnedFd> {
         self.slots.get_mut(index)?.take()
+    }
+
+    /// Closes those numbered higher than `number`; the numbers up to it are somebody else's by now.
+    pub(crate) fn close_above(self, number: i32) {
+        for descriptor in self.slots.into_iter().flatten() {
+            if descriptor.as_raw_fd() <= number {
+                std::mem::forget(descriptor);
+            }
+        }
     }
 }
 

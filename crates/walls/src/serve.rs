@@ -95,8 +95,14 @@ fn become_child(spawner: Spawner, request: &MakeRequest, descriptors: Descriptor
         build::report(&descriptors, step, &error);
         sys::exit_now(1);
     }
+    if !request.without.keeps(Wall::Descriptors) {
+        // The end of one of them tells the supervisor that the walls stand, whatever else stays open.
+        descriptors.close_above(sys::EXTRA);
+    } else {
+        std::mem::forget(descriptors);
+    }
     // These were closed by number, all at once; closing them again could hit a successor.
-    std::mem::forget((spawner.host_proc, spawner.limit, descriptors, socket));
+    std::mem::forget((spawner.host_proc, spawner.limit, socket));
     Child { kind }
 }
 

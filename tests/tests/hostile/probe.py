@@ -10,6 +10,8 @@ def syscall(number, *arguments):
     """The name of the error a system call gives, or 'ok'."""
     ctypes.set_errno(0)
     result = libc.syscall(number, *arguments)
+    if number == 56 and result == 0:
+        os._exit(0)  # a clone that should not exist
     return "ok" if result >= 0 else errno.errorcode.get(ctypes.get_errno(), str(ctypes.get_errno()))
 
 

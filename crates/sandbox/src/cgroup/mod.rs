@@ -228,6 +228,15 @@ impl CellCgroup {
         }
     }
 
+    /// Becomes readable when memory may have run out, where the kernel does not end the whole group by itself then
+    /// (version 1). [`CellCgroup::oom_count`] says whether it has: shortage in a group above wakes this one as well.
+    pub fn oom_event(&self) -> io::Result<Option<OwnedFd>> {
+        match &self.cell {
+            Group::V1(cell) => cell.oom_event().map(Some),
+            Group::V2(_) => Ok(None),
+        }
+    }
+
     /// CPU time used so far, in microseconds.
     pub fn cpu_us(&self) -> io::Result<u64> {
         match &self.cell {

@@ -1,8 +1,10 @@
 //! Version 1: the same group in five hierarchies.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+
+use rustix::event::EventfdFlags;
 
 use super::mounts::{V1_CONTROLLERS, V1Layout};
 use super::{CPU_PERIOD_US, CgroupError, UsageFds, tree};
@@ -107,6 +109,14 @@ impl Cell {
 
     pub(super) fn oom_count(&self) -> io::Result<u64> {
         Ok(tree::keyed(&tree::read(self.memory(), "memory.oom_control")?, "oom_kill"))
+    }
+
+    pub(super) fn oom_event(&self) -> io::Result<OwnedFd> {
+        let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let control = tree::open(self.memory(), "memory.oom_control")?;
+        let line = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
+        tree::write(self.memory(), "cgroup.event_control", line)?;
+        Ok(event)
     }
 
     pub(super) fn cpu_us(&self) -> io::Result<u64> {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_model::CellId;
+use dunlin_walls::Wall;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::CWD;
 use rustix::mount::{FsPickFlags, MoveMountFlags, OpenTreeFlags};
@@ -108,7 +109,7 @@ fn bind_cell(shared: &Shared, doorway: &Doorway, cell: &LiveCell, bind: &Bind) -
             if let Some(code) = &code {
                 attach(code, c"/code")?;
             }
-            resize_tmp(bind.tmp_bytes)
+            if shared.without.keeps(Wall::TmpSize) { resize_tmp(bind.tmp_bytes) } else { Ok(()) }
         })
         .map_err(|error| Refusal::failed(Step::Mount, &error))?;
     body.net.link_up().map_err(|error| super::net_failed(&error))?;

@@ -17,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use dunlin_model::{CellId, Digest};
-use rustix::event::epoll;
+use rustix::event::{Timespec, epoll};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use super::Shared;
@@ -31,6 +31,16 @@ use crate::{Ended, Exit, Step};
 
 /// Cells are made without an exit signal, so that waiting for them has to be asked for by this flag.
 const WALL: u32 = 0x4000_0000;
+
+/// Marks what the watch is told about memory, beside the cell's number.
+const OOM: u64 = 1 << 63;
+
+const OOM_EVENTS: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::ONESHOT);
+
+/// The kernel tells of a shortage just before it kills somebody for it: how often, and how long, the watch looks
+/// whether that was in this cell.
+const OOM_GLANCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+const OOM_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How many requests may wait for the end of one cell.
 const ENDERS_MAX: usize = 64;
@@ -64,6 +74,8 @@ pub(super) struct Body {
     /// The tree that is mounted at `/code`.
     pub(super) code: Option<Digest>,
     pub(super) frozen: bool,
+    /// Becomes readable when the cell may have run out of memory, where the kernel does not end it whole.
+    pub(super) oom: Option<OwnedFd>,
 }
 
 impl LiveCell {
@@ -75,14 +87,8 @@ impl LiveCell {
     pub(super) fn kill(&self) {
         // It may be dead already.
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
-        if let Some(body) = self.body().as_mut()
-            && body.frozen
-        {
-            // A frozen process does not even die.
-            body.frozen = false;
-            if let Err(error) = body.cgroup.freeze(false) {
-                tracing::error!(cell = self.id.0, %error, "cannot thaw a cell to end it");
-            }
+        if let Some(body) = self.body().as_mut() {
+            body.let_die(self.id);
         }
     }
 
@@ -100,6 +106,21 @@ impl LiveCell {
                 tracing::error!(cell = self.id.0, %error, "cannot wait for a cell");
                 Exit::Unknown
             }
+        }
+    }
+}
+
+impl Body {
+    /// Takes away what keeps killed processes from dying soon: a frozen one does not even die, and with little CPU time
+    /// a thousand take long.
+    fn let_die(&mut self, cell: CellId) {
+        if std::mem::take(&mut self.frozen)
+            && let Err(error) = self.cgroup.freeze(false)
+        {
+            tracing::error!(cell = cell.0, %error, "cannot thaw a cell to end it");
+        }
+        if let Err(error) = self.cgroup.set_cpu(None) {
+            tracing::warn!(cell = cell.0, %error, "cannot lift a dying cell's CPU limit");
         }
     }
 }
@@ -167,6 +188,9 @@ impl Cells {
         let mut table = self.table();
         let data = epoll::EventData::new_u64(cell.id.0);
         epoll::add(&self.epoll, &cell.pidfd, data, epoll::EventFlags::IN | epoll::EventFlags::ONESHOT)?;
+        if let Some(oom) = cell.body().as_ref().and_then(|body| body.oom.as_ref()) {
+            epoll::add(&self.epoll, oom, epoll::EventData::new_u64(cell.id.0 | OOM), OOM_EVENTS)?;
+        }
         place.filled = true;
         table.insert(cell.id, Entry { cell, enders: Vec::new() });
         Ok(())
@@ -218,9 +242,12 @@ impl Cells {
     pub(super) fn watch(&self, stop: BorrowedFd<'_>) -> io::Result<()> {
         epoll::add(&self.epoll, stop, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
         let mut events = Vec::with_capacity(64);
+        let mut suspects: Vec<(CellId, Instant)> = Vec::new();
         loop {
             events.clear();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+            suspects.retain(|(cell, until)| self.suspect(*cell) && Instant::now() < *until);
+            let patience = (!suspects.is_empty()).then_some(&OOM_GLANCE);
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), patience) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -228,6 +255,12 @@ impl Cells {
                 let number = event.data.u64();
                 if number == 0 {
                     return Ok(());
+                }
+                if number & OOM != 0 {
+                    let cell = CellId(number & !OOM);
+                    suspects.retain(|(known, _)| *known != cell);
+                    suspects.push((cell, Instant::now() + OOM_PATIENCE));
+                    continue;
                 }
                 let Some(cell) = self.get(CellId(number)) else { continue };
                 let exit = cell.reap();
@@ -239,6 +272,26 @@ impl Cells {
         }
     }
 
+    /// Ends a cell whole in which somebody was killed for want of memory. True while it is not known.
+    fn suspect(&self, number: CellId) -> bool {
+        let Some(cell) = self.get(number) else { return false };
+        {
+            let body = cell.body();
+            let Some((body, oom)) = body.as_ref().and_then(|body| Some((body, body.oom.as_ref()?))) else { return false };
+            if !body.cgroup.oom_count().is_ok_and(|count| count > 0) {
+                // Taken note of, and told again when it happens again.
+                let _ = rustix::io::read(oom, &mut [0; 8]);
+                let again = epoll::modify(&self.epoll, oom, epoll::EventData::new_u64(number.0 | OOM), OOM_EVENTS);
+                if let Err(error) = again {
+                    tracing::error!(cell = number.0, %error, "cannot watch a cell's memory");
+                }
+                return true;
+            }
+        }
+        cell.kill();
+        false
+    }
+
     /// The threads `teardown`: take walls down until the queue is closed.
     pub(super) fn tear_down(&self, shared: &Shared) {
         while let Some((cell, exit)) = self.reaped.wait() {
@@ -247,8 +300,10 @@ impl Cells {
         }
     }
 
-    fn take_down(&self, shared: &Shared, cell: &LiveCell, body: Body, exit: Exit) {
+    fn take_down(&self, shared: &Shared, cell: &LiveCell, mut body: Body, exit: Exit) {
         let id = cell.id;
+        // Its first process may have ended by itself.
+        body.let_die(id);
         let ended = Ended {
             exit,
             out_of_memory: body.cgroup.oom_count().is_ok_and(|count| count > 0),

@@ -186,10 +186,11 @@ impl Maker {
             cgroup,
             net: parts.net,
             uid,
-            walls: shared.without.keeps(walls::Wall::Descriptors).then_some(parts.walls),
+            walls: Some(parts.walls),
             bound: false,
             code: None,
             frozen: false,
+            oom: parts.oom,
         };
         let cell = Arc::new(LiveCell { id, pidfd, owner, body: Some(body).into() });
         if let Err(error) = shared.cells.add(Arc::clone(&cell), place) {
@@ -268,6 +269,7 @@ struct Parts {
     net: crate::net::NetNs,
     joins: Vec<OwnedFd>,
     usage: crate::cgroup::UsageFds,
+    oom: Option<OwnedFd>,
     channel: OwnedFd,
     guest_channel: OwnedFd,
     log: OwnedFd,
@@ -293,11 +295,11 @@ fn prepare(
     let cgroup = shared.cgroups.create(id).map_err(|error| super::cgroup_failed(&error))?;
     let opened = (|| {
         cgroup.set_limits(UNBOUND_MEMORY_BYTES, UNBOUND_PIDS)?;
-        Ok((cgroup.join_fds()?, cgroup.usage_fds()?))
+        Ok((cgroup.join_fds()?, cgroup.usage_fds()?, cgroup.oom_event()?))
     })();
     match opened {
-        Ok((joins, usage)) => {
-            let parts = Parts { net, joins, usage, channel, guest_channel, log, guest_log, walls, guest_walls };
+        Ok((joins, usage, oom)) => {
+            let parts = Parts { net, joins, usage, oom, channel, guest_channel, log, guest_log, walls, guest_walls };
             Ok((cgroup, parts))
         }
         Err(error) => {
