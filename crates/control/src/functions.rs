@@ -72,13 +72,14 @@ impl Control {
             return Err(full(limits.functions_per_account_max));
         }
         drop(view);
-        let code = code.ok_or_else(|| Error::invalid("code", "is required"))?;
+        let code = code.ok_or_else(|| Error::invalid("code.zipFile", "is required: the base64 of a zip archive"))?;
         let held = self.inner.packages.admit(code).await?;
 
         let now = self.now();
         let function = Function { config, code: held.package.clone(), function_id: random_id(), created: now, modified: now };
         match self.inner.store.create_function(&key, &function, limits.functions_per_account_max).await {
             Ok(revision) => {
+                self.inner.instances.expect(&function.config);
                 tracing::info!(function = %key, package = %function.code.digest, "created");
                 Ok(Arc::new(Stored { value: function, revision }))
             }
@@ -132,6 +133,7 @@ impl Control {
                     self.inner.packages.release(current.value.code.digest);
                 }
                 self.retire(&key, revision);
+                self.inner.instances.expect(&function.config);
                 tracing::info!(function = %key, revision = revision.0, "updated");
                 Ok(Arc::new(Stored { value: function, revision }))
             }

@@ -1,6 +1,6 @@
 //! Instances, as far as the control plane has to do with them.
 
-use dunlin_model::{AccountScope, FunctionKey};
+use dunlin_model::{AccountScope, FunctionConfig, FunctionKey};
 use dunlin_pool::{InstanceInfo, Pool};
 use jiff::Timestamp;
 
@@ -11,6 +11,8 @@ use crate::error::Error;
 pub trait Instances: Send + Sync + 'static {
     /// The function changed or is gone: instances of older revisions end when they are idle.
     fn retire(&self, function: &FunctionKey);
+    /// A function of this configuration exists: room for its first call may be made ahead.
+    fn expect(&self, config: &FunctionConfig);
     /// The function's live instances, oldest first.
     fn instances(&self, function: &FunctionKey) -> Vec<InstanceInfo>;
 }
@@ -18,6 +20,9 @@ pub trait Instances: Send + Sync + 'static {
 impl Instances for Pool {
     fn retire(&self, function: &FunctionKey) {
         Self::retire(self, function);
+    }
+    fn expect(&self, config: &FunctionConfig) {
+        Self::expect(self, config);
     }
     fn instances(&self, function: &FunctionKey) -> Vec<InstanceInfo> {
         Self::instances(self, function)

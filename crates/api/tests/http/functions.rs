@@ -52,6 +52,7 @@ async fn an_update_changes_what_is_present_and_retires_only_when_something_chang
     let updated = rig.ask("PUT", "/functions/f", json!({"timeout": 9, "code": {}})).await.json();
     assert_eq!((&updated["timeout"], &updated["memorySize"]), (&json!(9), &json!(128)));
     assert_eq!(rig.pool.retired.lock().unwrap().len(), 1);
+    assert_eq!(rig.pool.expected.lock().unwrap().len(), 2, "one for the create, one for the update");
     rig.ask("PUT", "/functions/f", json!({"timeout": 9})).await;
     assert_eq!(rig.pool.retired.lock().unwrap().len(), 1, "nothing changed");
     let updated = rig.ask("PUT", "/functions/f", json!({"code": {"zipFile": STANDARD.encode(b"new")}})).await.json();

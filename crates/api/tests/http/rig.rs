@@ -15,7 +15,7 @@ use dunlin_blobs::{Blobs, LocalBlobs};
 use dunlin_control::{Control, Instances};
 use dunlin_invoke::{Refusal, Reply};
 use dunlin_model::{
-    CellId, Crc64, Digest, ErrorType, FunctionError, FunctionKey, Invocation, LogType, Outcome, Phases,
+    CellId, Crc64, Digest, ErrorType, FunctionConfig, FunctionError, FunctionKey, Invocation, LogType, Outcome, Phases,
 };
 use dunlin_pool::{InstanceInfo, InstanceState};
 use dunlin_runtime::{Answer, Payload};
@@ -72,15 +72,19 @@ impl Sandboxes for Unpacker {
     }
 }
 
-/// One instance per function that was asked for, and the functions that were retired.
+/// One instance per function that was asked for, and the functions that were retired and expected.
 #[derive(Default)]
 pub struct FakePool {
     pub retired: Mutex<Vec<String>>,
+    pub expected: Mutex<Vec<String>>,
 }
 
 impl Instances for FakePool {
     fn retire(&self, function: &FunctionKey) {
         self.retired.lock().unwrap().push(function.name().to_string());
+    }
+    fn expect(&self, config: &FunctionConfig) {
+        self.expected.lock().unwrap().push(config.function_name.to_string());
     }
     fn instances(&self, _: &FunctionKey) -> Vec<InstanceInfo> {
         vec![InstanceInfo {
