@@ -135,7 +135,7 @@ impl From<Refusal> for ApiError {
             Refusal::RuntimeExited(_) => (StatusCode::PRECONDITION_FAILED, "CAExited"),
             Refusal::RuntimeFileNotFound => (StatusCode::PRECONDITION_FAILED, "CAFileNotFound"),
             Refusal::RuntimeFilePermission => (StatusCode::PRECONDITION_FAILED, "CAFilePermission"),
-            Refusal::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "ResourceThrottled"),
+            Refusal::Backlogged | Refusal::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "ResourceThrottled"),
             Refusal::Platform(detail) => return Self::internal(detail.clone()),
         };
         Self::new(status, code, refusal.to_string())

@@ -9,6 +9,8 @@ use dunlin_store::{Store, StoreError};
 use http::request::Parts;
 use http::{HeaderMap, Version};
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -213,7 +215,9 @@ fn read_date(text: &[u8]) -> Result<i64, AuthError> {
             form => byte == form,
         });
     let text = std::str::from_utf8(text).ok().filter(|_| in_form).ok_or(malformed.clone())?;
-    text.parse::<Timestamp>().map(Timestamp::as_second).map_err(|_| malformed)
+    let date: DateTime = text.trim_end_matches('Z').parse().map_err(|_| malformed)?;
+    // The last day of the year 9999 is a date but no timestamp. It is far off anyway.
+    Ok(TimeZone::UTC.to_timestamp(date).map_or(i64::MAX, Timestamp::as_second))
 }
 
 /// Every header that steers what the request does is under the signature: `host` and all of `x-acs-`.

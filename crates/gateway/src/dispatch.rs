@@ -94,12 +94,10 @@ impl Dispatch {
 /// no other protocol.
 fn check(request: &mut Request<Incoming>) -> Result<Host, Problem> {
     let method = request.method();
-    if matches!(*method, Method::CONNECT | Method::TRACE) {
-        return Err(Problem::method_not_allowed(method.as_str(), "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS".into()).closing());
-    }
     let known = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS];
     if !known.contains(method) {
-        return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "MethodNotAllowed", format!("the method {method} is unknown")).closing());
+        let allowed = known.map(|method| method.to_string()).join(", ");
+        return Err(Problem::method_not_allowed(method.as_str(), allowed).closing());
     }
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {

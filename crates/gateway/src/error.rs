@@ -74,15 +74,17 @@ impl Problem {
 impl From<Violation> for Problem {
     fn from(violation: Violation) -> Self {
         let (status, code) = match violation {
-            Violation::RequestLine | Violation::HeaderLine(_) | Violation::Length(_) | Violation::Chunk(_) => {
-                (StatusCode::BAD_REQUEST, "InvalidArgument")
-            }
-            Violation::Version => (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "InvalidArgument"),
+            // A coding or a version that is not served is the client's doing as well, so it is no 5xx either.
+            Violation::RequestLine
+            | Violation::Version
+            | Violation::HeaderLine(_)
+            | Violation::Length(_)
+            | Violation::Coding
+            | Violation::Chunk(_) => (StatusCode::BAD_REQUEST, "InvalidArgument"),
             Violation::TargetTooLong { .. } => (StatusCode::URI_TOO_LONG, "InvalidArgument"),
             Violation::HeadTooLarge { .. } | Violation::TooManyHeaders { .. } => {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "InvalidArgument")
             }
-            Violation::Coding => (StatusCode::NOT_IMPLEMENTED, "InvalidArgument"),
             Violation::HeadTooSlow => (StatusCode::REQUEST_TIMEOUT, "RequestTimeout"),
         };
         Self::new(status, code, violation.to_string()).closing()
@@ -91,17 +93,8 @@ impl From<Violation> for Problem {
 
 impl From<AuthError> for Problem {
     fn from(error: AuthError) -> Self {
-        // Contract section 9.4: whoever is not let in through a function URL gets 403, whatever the reason.
-        let code = match &error {
-            AuthError::Unsigned
-            | AuthError::MissingHeader { .. }
-            | AuthError::Malformed { .. }
-            | AuthError::HeaderNotSigned { .. }
-            | AuthError::SchemeNotSupported { .. } => "AccessDenied",
-            AuthError::UnknownAccessKey => "InvalidAccessKeyID",
-            AuthError::SignatureMismatch | AuthError::Skewed { .. } | AuthError::Replayed | AuthError::BodyMismatch => "SignatureNotMatch",
-        };
-        Self::new(StatusCode::FORBIDDEN, code, error.to_string())
+        let (status, code) = dunlin_api::auth_refusal(&error);
+        Self::new(status, code, error.to_string())
     }
 }
 
@@ -117,7 +110,7 @@ impl From<Refusal> for Problem {
             Refusal::RuntimeExited(_) => (StatusCode::PRECONDITION_FAILED, "CAExited"),
             Refusal::RuntimeFileNotFound => (StatusCode::PRECONDITION_FAILED, "CAFileNotFound"),
             Refusal::RuntimeFilePermission => (StatusCode::PRECONDITION_FAILED, "CAFilePermission"),
-            Refusal::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "ResourceThrottled"),
+            Refusal::Backlogged | Refusal::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "ResourceThrottled"),
             Refusal::Platform(detail) => {
                 // The caller is told that it was not its fault; the detail is the operator's.
                 tracing::error!(detail, "a call failed in the platform");

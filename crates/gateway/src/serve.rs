@@ -8,6 +8,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dunlin_model::RequestId;
 use futures_util::future::select_all;
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -23,11 +24,6 @@ use crate::config::Config;
 use crate::dispatch::{Dispatch, Peer};
 use crate::doors::Doors;
 use crate::guarded::{Connection, Guarded};
-
-/// Sent to a client for whom there is no room. Complete and small enough to fit into an empty socket buffer.
-const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 131\r\n\
-retry-after: 1\r\nconnection: close\r\n\r\n\
-{\"Code\":\"ResourceThrottled\",\"Message\":\"too many connections\",\"ErrorCode\":\"ResourceThrottled\",\"ErrorMessage\":\"too many connections\"}";
 
 /// Most clients without room that are listened to at a time.
 const TURNED_AWAY_MAX: usize = 64;
@@ -124,10 +120,24 @@ impl Spare {
     }
 }
 
+/// What is sent to a client for whom there is no room. Complete and small enough to fit into an empty socket buffer.
+fn no_room() -> Vec<u8> {
+    let id = RequestId::random();
+    let (code, message) = ("ResourceThrottled", "too many connections");
+    let body = serde_json::json!({ "Code": code, "Message": message, "RequestId": id.as_str(), "ErrorCode": code, "ErrorMessage": message }).to_string();
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+        x-fc-request-id: {}\r\nretry-after: 1\r\nconnection: close\r\n\r\n{body}",
+        body.len(),
+        id.as_str()
+    )
+    .into_bytes()
+}
+
 /// Answers and then listens for a moment: a socket that is closed over unread input resets, and takes the answer with it.
 async fn turn_away_politely(mut socket: TcpStream) {
     let _ = tokio::time::timeout(Duration::from_secs(1), async {
-        socket.write_all(NO_ROOM).await?;
+        socket.write_all(&no_room()).await?;
         socket.shutdown().await?;
         let mut sink = [0; 1024];
         while socket.read(&mut sink).await? > 0 {}
@@ -140,7 +150,7 @@ async fn turn_away_politely(mut socket: TcpStream) {
 fn turn_away(socket: TcpStream) {
     if let Ok(socket) = socket.into_std() {
         use std::io::Write as _;
-        let _ = (&socket).write(NO_ROOM);
+        let _ = (&socket).write(&no_room());
         let _ = socket.shutdown(std::net::Shutdown::Write);
     }
 }
@@ -221,9 +231,10 @@ mod tests {
 
     #[test]
     fn the_ready_made_refusal_announces_its_own_length() {
-        let text = std::str::from_utf8(NO_ROOM).expect("the refusal is text");
+        let text = String::from_utf8(no_room()).expect("the refusal is text");
         let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
         assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
-        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
+        let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        assert!(head.contains(&format!("x-fc-request-id: {}", body["RequestId"].as_str().expect("an id"))), "{head}");
     }
 }

@@ -63,6 +63,9 @@ pub enum Refusal {
     /// The custom runtime's program may not be run (`CAFilePermission`).
     #[error("the function's start command is not executable")]
     RuntimeFilePermission,
+    /// Records of calls wait for a store that does not take them, and there is no room for more.
+    #[error("the platform cannot keep records of more calls at the moment; try again")]
+    Backlogged,
     /// The platform is going away and lets nobody in any more.
     #[error("the platform is shutting down")]
     ShuttingDown,

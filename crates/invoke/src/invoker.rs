@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use dunlin_model::{
-    Function, FunctionError, FunctionKey, Invocation, Language, LogType, Outcome, Phases, Qualifier, Revision,
+    Function, FunctionError, FunctionKey, Invocation, Language, LogType, Origin, Outcome, Phases, Qualifier, Revision,
 };
 use dunlin_pool::{InstanceSpec, Lease, LeaseError, Pool, StartFailure, StartOutput};
 use dunlin_runtime::{Answer, Answered, CallContext, CallError, Failed, HttpBase, Payload, StartError};
@@ -31,13 +31,16 @@ const SPECS_MAX: usize = 16_384;
 pub struct Config {
     /// Largest event, in bytes. Default 32 MiB, the contract's. A request that passes through is bounded by its door.
     pub payload_bytes_max: usize,
+    /// Largest event that a request was wrapped in. Its door has applied the limit to the request's body; base64 and
+    /// the headers come on top. Default 64 MiB, the most the wire carries.
+    pub wrapped_bytes_max: usize,
     /// How long a call may wait for an instance. Default 60 s.
     pub queue_wait_max: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { payload_bytes_max: 32 << 20, queue_wait_max: Duration::from_secs(60) }
+        Self { payload_bytes_max: 32 << 20, wrapped_bytes_max: 64 << 20, queue_wait_max: Duration::from_secs(60) }
     }
 }
 
@@ -107,7 +110,8 @@ impl Invoker {
                 request.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0)
             }
         };
-        let limit = self.inner.config.payload_bytes_max;
+        let config = &self.inner.config;
+        let limit = if invocation.origin == Origin::Http { config.wrapped_bytes_max } else { config.payload_bytes_max };
         if matches!(payload, Payload::Event(_)) && bytes_in > limit {
             return Err(Refusal::PayloadTooLarge { limit });
         }

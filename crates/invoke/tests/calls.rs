@@ -63,7 +63,7 @@ async fn bench(json: &str, script: Script) -> Bench {
     };
     let pool = Pool::with_boot(config, Arc::new(cells), Arc::new(script.clone()), no_logs(), Arc::new(()));
     let records = Records::default();
-    let config = Config { queue_wait_max: Duration::from_secs(60), payload_bytes_max: 100 };
+    let config = Config { queue_wait_max: Duration::from_secs(60), payload_bytes_max: 100, wrapped_bytes_max: 200 };
     let invoker = Invoker::new(config, Arc::new(store), pool.clone(), Arc::new(records.clone()));
     Bench { invoker, records, script, pool, key }
 }
@@ -272,8 +272,13 @@ async fn what_names_nothing_or_is_too_large_is_no_call() {
     }
     let large = Payload::Event(Bytes::from_static(&[0; 101]));
     assert!(matches!(bench.invoker.call(bench.invocation(), large).await, Err(Refusal::PayloadTooLarge { limit: 100 })));
+    let wrapped = Invocation { origin: Origin::Http, ..bench.invocation() };
+    let large = Payload::Event(Bytes::from_static(&[0; 201]));
+    assert!(matches!(bench.invoker.call(wrapped, large).await, Err(Refusal::PayloadTooLarge { limit: 200 })));
     assert!(bench.records.all().is_empty());
     assert_eq!(bench.script.calls(), 0);
+    let wrapped = Invocation { origin: Origin::Http, ..bench.invocation() };
+    assert!(bench.invoker.call(wrapped, Payload::Event(Bytes::from_static(&[0; 200]))).await.is_ok(), "the door has seen its body");
 }
 
 fn streaming(frames: usize, pause: Duration) -> Script {

@@ -2,9 +2,12 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use dunlin_auth::{AuthError, ExpectedBody};
+use http::header::EXPECT;
+use http::request::Parts;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -12,6 +15,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::Problem;
 use crate::{Body, BoxError};
+
+/// How much more than may be sent, and for how long, is read of a body that was refused.
+const DRAIN_BYTES_MAX: usize = 16 << 20;
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Reads a whole body.
 pub(super) async fn collected(body: Incoming, limit: usize, signed: Option<ExpectedBody>) -> Result<Bytes, Problem> {
@@ -30,7 +37,10 @@ async fn next(body: &mut Checked) -> Result<Option<Bytes>, Problem> {
     match body.frame().await {
         None => Ok(None),
         Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
-        Some(Err(Broken::TooLarge { limit })) => Err(too_large(limit)),
+        Some(Err(Broken::TooLarge { limit })) => {
+            rest(&mut body.body, limit).await;
+            Err(too_large(limit))
+        }
         Some(Err(Broken::Forged(error))) => Err(Problem::from(error).closing()),
         Some(Err(broken @ Broken::Read(_))) => Err(Problem::invalid(broken.to_string()).closing()),
     }
@@ -40,6 +50,26 @@ async fn next(body: &mut Checked) -> Result<Option<Bytes>, Problem> {
 /// forged or cut body for a whole one.
 pub(super) fn streamed(body: Incoming, limit: usize, signed: Option<ExpectedBody>) -> Body {
     Checked::new(body, limit, signed).map_err(|broken| Box::new(broken) as BoxError).boxed_unsync()
+}
+
+/// Reads on for a while and forgets it: a connection that is closed while its client still sends loses the answer. A
+/// client that waits for 100 is not told to go on.
+pub(super) async fn drain(head: &Parts, mut body: Incoming, limit: usize) {
+    if !head.headers.contains_key(EXPECT) {
+        rest(&mut body, limit).await;
+    }
+}
+
+async fn rest(body: &mut Incoming, limit: usize) {
+    let mut left = limit.saturating_add(DRAIN_BYTES_MAX);
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(less) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
+            left = less;
+        }
+    };
+    // Late or not, the answer is the same.
+    let _ = tokio::time::timeout(DRAIN_TIME_MAX, reading).await;
 }
 
 pub(super) fn too_large(limit: usize) -> Problem {

@@ -100,7 +100,27 @@ fn text<'a>(headers: &HeaderMap, body: &'a [u8]) -> Option<&'a str> {
             "application/json" | "application/xml" | "application/javascript" | "application/x-javascript"
                 | "application/ecmascript" | "application/x-www-form-urlencoded" | "application/x-ndjson"
         );
-    if is_text { std::str::from_utf8(body).ok() } else { None }
+    if !is_text || escaped_bytes(body) > ESCAPED_BYTES_MAX {
+        return None;
+    }
+    std::str::from_utf8(body).ok()
+}
+
+/// How large a text may become as JSON. One that is mostly control characters would grow sixfold; base64 keeps any body
+/// under the contract's limit below this, and the event with it below what the wire carries.
+const ESCAPED_BYTES_MAX: usize = 48 << 20;
+
+/// How long a text is within a JSON string.
+fn escaped_bytes(text: &[u8]) -> usize {
+    if text.len() <= ESCAPED_BYTES_MAX / 6 {
+        return text.len();
+    }
+    let size = |byte: &u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.iter().map(size).sum()
 }
 
 /// `content-type` as `Content-Type`; a field that is there more than once is one value with commas.
@@ -191,5 +211,16 @@ mod tests {
             assert!(!is_text(content_type, b"{}"), "{content_type}");
         }
         assert!(is_text("", b""));
+    }
+
+    #[test]
+    fn a_text_that_would_burst_the_event_travels_as_base64() {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/plain"))]);
+        let payload_bytes_max = 32 << 20;
+        assert!(text(&headers, &vec![b'a'; payload_bytes_max]).is_some());
+        assert!(text(&headers, &vec![b'"'; payload_bytes_max / 2]).is_some());
+        assert!(text(&headers, &vec![1; payload_bytes_max]).is_none());
+        let sample = "a\"\\\n\r\t\u{8}\u{c}\u{1}\u{7f}é".repeat(1 << 20);
+        assert_eq!(escaped_bytes(sample.as_bytes()) + 2, serde_json::to_string(&sample).expect("a string").len());
     }
 }

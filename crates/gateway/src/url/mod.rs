@@ -17,10 +17,12 @@ mod pass;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use dunlin_auth::ExpectedBody;
 use dunlin_invoke::Reply;
 use dunlin_model::{Function, FunctionKey, Invocation, Language, LogType, Origin, Qualifier, RequestId, Trigger};
 use dunlin_runtime::{Answer, Payload};
 use dunlin_store::Stored;
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -79,9 +81,15 @@ impl FunctionUrls<'_> {
 
 impl Hit<'_> {
     async fn serve(&self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
-        let log_type = self.check(&request)?;
         let (head, body) = request.into_parts();
-        let caller = auth::check(self, &head)?;
+        let limit = self.doors.limits.payload_bytes_max;
+        let (log_type, caller) = match self.admit(&head, &body) {
+            Ok(admitted) => admitted,
+            Err(problem) => {
+                body::drain(&head, body, limit).await;
+                return Err(problem);
+            }
+        };
         let invocation = Invocation {
             request_id: self.request_id.clone(),
             function: self.function_key.clone(),
@@ -91,7 +99,6 @@ impl Hit<'_> {
             // What a function prints is its owner's: a caller nobody knows does not get to read it.
             log_type: if caller.is_some() { log_type } else { LogType::None },
         };
-        let limit = self.doors.limits.payload_bytes_max;
         let passes = self.function.value.config.runtime.language() == Language::Custom;
         let payload = if passes {
             Payload::Http(pass::request(self, head.clone(), body::streamed(body, limit, caller)))
@@ -103,9 +110,15 @@ impl Hit<'_> {
         self.answer(reply, &head.method)
     }
 
-    /// Everything that can be refused before the body and without a signature.
-    fn check(&self, request: &Request<Incoming>) -> Result<LogType, Problem> {
-        let (limits, method) = (&self.doors.limits, request.method());
+    /// Everything that can be refused before the body.
+    fn admit(&self, head: &Parts, body: &Incoming) -> Result<(LogType, Option<ExpectedBody>), Problem> {
+        let log_type = self.check(head, body)?;
+        Ok((log_type, auth::check(self, head)?))
+    }
+
+    /// Everything that can be refused without a signature as well.
+    fn check(&self, head: &Parts, body: &Incoming) -> Result<LogType, Problem> {
+        let (limits, method) = (&self.doors.limits, &head.method);
         if self.trigger.http.disable_url_internet {
             return Err(Problem::new(StatusCode::FORBIDDEN, "AccessDenied", "the function's URL is disabled"));
         }
@@ -113,21 +126,21 @@ impl Hit<'_> {
             let allowed: Vec<&str> = self.trigger.http.methods.iter().map(|method| method.as_str()).collect();
             return Err(Problem::method_not_allowed(method.as_str(), allowed.join(", ")));
         }
-        let header_bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        let header_bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
         if header_bytes > limits.header_bytes_max {
             return Err(Problem::invalid(format!("the headers are larger than {} bytes (actual: {header_bytes})", limits.header_bytes_max)));
         }
-        let target_bytes = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        let target_bytes = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
         if target_bytes > limits.path_bytes_max {
             return Err(Problem::invalid(format!("the path is longer than {} bytes (actual: {target_bytes})", limits.path_bytes_max)));
         }
-        if !fields::is_well_escaped(request.uri().path()) {
+        if !fields::is_well_escaped(head.uri.path()) {
             return Err(Problem::invalid("the path has a malformed percent-escape"));
         }
-        if request.body().size_hint().lower() > limits.payload_bytes_max as u64 {
+        if body.size_hint().lower() > limits.payload_bytes_max as u64 {
             return Err(body::too_large(limits.payload_bytes_max));
         }
-        match fields::one(request.headers(), "x-fc-invocation-type")? {
+        match fields::one(&head.headers, "x-fc-invocation-type")? {
             None | Some("Sync") => {}
             Some("Async") => {
                 return Err(Problem::invalid("asynchronous calls are not supported by function URLs; leave x-fc-invocation-type out"));
@@ -136,7 +149,7 @@ impl Hit<'_> {
                 return Err(Problem::invalid(format!("InvocationType is set to an invalid value (allowed: Sync | Async, actual: '{other}')")));
             }
         }
-        match fields::one(request.headers(), "x-fc-log-type")? {
+        match fields::one(&head.headers, "x-fc-log-type")? {
             None | Some("None") => Ok(LogType::None),
             Some("Tail") => Ok(LogType::Tail),
             Some(other) => Err(Problem::invalid(format!("LogType is set to an invalid value (allowed: Tail | None, actual: '{other}')"))),

@@ -156,7 +156,7 @@ async fn a_trigger_for_signed_callers_lets_only_the_owner_in() {
         assert_eq!(call(good.clone()).await.status, 200, "{runtime}");
         assert_eq!(door.seen()[0].invocation.log_type, LogType::Tail);
         let replayed = call(good).await;
-        assert_eq!((replayed.status, replayed.code().as_str()), (403, "SignatureNotMatch"), "{runtime}");
+        assert_eq!((replayed.status, replayed.code().as_str()), (403, "SignatureNonceUsed"), "{runtime}");
         let unsigned = door.call("POST /", "", "hi").await;
         assert_eq!((unsigned.status, unsigned.code().as_str()), (403, "AccessDenied"), "{runtime}");
         for (id, secret, code) in [("test-key", "wrong", "SignatureNotMatch"), ("no-such-key", "x", "InvalidAccessKeyID"), ("other-key", "test-secret", "AccessDenied")] {
