@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use dunlin_server::{ServerConfig, UpConfig};
+use dunlin_server::{ServerConfig, ServerError, UpConfig};
 
 use crate::args::{Server, Shared, Up};
 use crate::credentials::default_data;
@@ -21,11 +21,21 @@ pub(crate) fn up(up: Up, shared: &Shared) -> Result<ExitCode, Failure> {
     dunlin_server::up(&config).map_err(|error| Failure::of("cannot run the platform", &error).next("dunlin doctor"))
 }
 
+/// How the server ends when a part of it failed: for the supervisor a death like any other, after which it starts the
+/// next one. What cannot get better by itself ends with a failure's code, and the platform with it.
+const START_ANEW: u8 = 100;
+
 /// `dunlin server`: the unprivileged half.
 pub(crate) fn server(server: Server) -> Result<ExitCode, Failure> {
     let config = ServerConfig { domain: server.domain, names: server.names, port: server.port };
-    dunlin_server::server_main(config).map_err(|error| Failure::of("cannot run the server", &error))?;
-    Ok(ExitCode::SUCCESS)
+    match dunlin_server::server_main(config) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error @ ServerError::Stopped(_)) => {
+            eprintln!("dunlin: {error}; it starts anew");
+            Ok(ExitCode::from(START_ANEW))
+        }
+        Err(error) => Err(Failure::of("cannot run the server", &error)),
+    }
 }
 
 /// `dunlin spawner`: makes the processes of cells.

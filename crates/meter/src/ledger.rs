@@ -84,18 +84,26 @@ impl Ledger {
         self.shared.work.notify_one();
     }
 
-    /// Waits until the backlog has room for another call. Doors await it before they admit one.
+    /// Waits until the backlog has room for another call. Doors await it before they admit one; as long as the store
+    /// keeps up it is one look.
     pub async fn room(&self) {
+        if self.has_room() {
+            return;
+        }
         let mut durable = self.shared.durable.subscribe();
         loop {
             durable.borrow_and_update();
-            if self.shared.state().backlog() < self.shared.config.backlog_max {
+            if self.has_room() {
                 return;
             }
             if durable.changed().await.is_err() {
                 return;
             }
         }
+    }
+
+    fn has_room(&self) -> bool {
+        self.shared.state().backlog() < self.shared.config.backlog_max
     }
 
     /// Waits until everything recorded before is durable. Waits for as long as the store fails; the caller sets the limit.

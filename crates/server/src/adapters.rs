@@ -3,15 +3,16 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dunlin_api::Api;
 use dunlin_gateway::{Body, ControlPlane};
-use dunlin_invoke::OutcomeSink;
+use dunlin_invoke::{Invoker, OutcomeSink, Refusal, Reply};
 use dunlin_meter::Ledger;
-use dunlin_model::{InstanceId, Record, VersionKey};
+use dunlin_model::{InstanceId, Invocation, Record, VersionKey};
 use dunlin_pool::{LogSinks, Observer, Pool, Seen};
-use dunlin_runtime::{LogLine, LogSink};
+use dunlin_runtime::{LogLine, LogSink, Payload};
 use dunlin_store::Sqlite;
 use dunlin_telemetry::{FunctionLogs, InstanceState, Logs, Metrics};
 use http::{Request, Response};
@@ -27,6 +28,37 @@ impl OutcomeSink for Outcomes {
     fn record(&self, record: Record) {
         self.metrics.call(&record);
         self.ledger.record(record);
+    }
+}
+
+/// Calls, let in only while their records have room: that bounds what is held while the store does not take records.
+pub(crate) struct Recorded {
+    pub(crate) invoker: Invoker,
+    pub(crate) ledger: Ledger,
+}
+
+/// How long a call waits for room before it is refused. Long enough for a slow disk, short enough for a client.
+const ROOM_PATIENCE: Duration = Duration::from_secs(10);
+
+impl Recorded {
+    async fn run(&self, invocation: Invocation, payload: Payload) -> Result<Reply, Refusal> {
+        // Resolves at its first poll, before any timer starts, unless the backlog is full.
+        tokio::time::timeout(ROOM_PATIENCE, self.ledger.room()).await.map_err(|_| Refusal::Backlogged)?;
+        self.invoker.call(invocation, payload).await
+    }
+}
+
+#[async_trait]
+impl dunlin_gateway::Calls for Recorded {
+    async fn call(&self, invocation: Invocation, payload: Payload) -> Result<Reply, Refusal> {
+        self.run(invocation, payload).await
+    }
+}
+
+#[async_trait]
+impl dunlin_api::Calls for Recorded {
+    async fn call(&self, invocation: Invocation, payload: Payload) -> Result<Reply, Refusal> {
+        self.run(invocation, payload).await
     }
 }
 

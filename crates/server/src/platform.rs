@@ -156,6 +156,15 @@ impl Platform {
 
         let (ledger, append) = Ledger::start(Arc::clone(&store), dunlin_meter::Config::default());
         tasks.spawn(named("the ledger", append));
+        {
+            let (store, stopped) = (Arc::clone(&sqlite), until(stopped.clone()));
+            tasks.spawn(named("the database", async move {
+                tokio::select! {
+                    () = stopped => {}
+                    error = store.failed() => tracing::error!(%error, "the database takes no more writes; the server has to start anew"),
+                }
+            }));
+        }
         let verifier = Verifier::open(Arc::clone(&store), dunlin_auth::Config::default(), dunlin_auth::system_clock())
             .await
             .map_err(|error| state("the database", &database)(error.into()))?;
@@ -202,7 +211,7 @@ impl Platform {
             dunlin_api::Parts {
                 verifier: verifier.clone(),
                 control,
-                calls: Arc::new(invoker.clone()),
+                calls: Arc::new(adapters::Recorded { invoker: invoker.clone(), ledger: ledger.clone() }),
                 store: Arc::clone(&store),
                 logs: logs.clone(),
             },
@@ -221,7 +230,7 @@ impl Platform {
     async fn serve(mut self, listeners: Vec<TcpListener>, config: ServerConfig, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
         let doors = Doors {
             api: Arc::new(adapters::Control(self.api.clone())),
-            calls: Arc::new(self.invoker.clone()),
+            calls: Arc::new(adapters::Recorded { invoker: self.invoker.clone(), ledger: self.ledger.clone() }),
             verifier: self.verifier.clone(),
             store: Arc::clone(&self.store) as Arc<dyn Store>,
             status: Arc::clone(&self.status) as Arc<dyn dunlin_gateway::Status>,
@@ -265,7 +274,15 @@ impl Platform {
         self.pool.drain().await;
         let _ = self.stopping.send(true);
         self.ledger.close();
-        while self.tasks.join_next().await.is_some() {}
+        tokio::select! {
+            biased;
+            () = async { while self.tasks.join_next().await.is_some() {} } => {}
+            // A database that takes no more writes takes no more records: whoever waits for it waits in vain.
+            _ = self.store.failed() => {
+                tracing::error!(records = self.ledger.status().backlog, "records of calls are lost with the database");
+                self.tasks.shutdown().await;
+            }
+        }
         self.logs.flush().await;
         self.store.close().await;
     }

@@ -106,10 +106,11 @@ impl Sqlite {
     /// Resolves when the writer has stopped for good after a disk error: the platform must be restarted.
     pub async fn failed(&self) -> StoreError {
         let mut failure = self.failure.clone();
-        match failure.wait_for(Option::is_some).await {
-            Ok(error) => error.clone().expect("wait_for saw one"),
+        let error = failure.wait_for(Option::is_some).await.ok().and_then(|error| error.clone());
+        match error {
+            Some(error) => error,
             // The writer ended without a failure: it was closed.
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 

@@ -178,6 +178,8 @@ impl Main {
     fn session_over(&mut self) {
         let Some(server) = &self.server else { return };
         match &server.process {
+            // It was asked to stop, and closed its socket on its way out. The grace is its limit.
+            Some(_) if self.stop_by.is_some() => {}
             // Its death is seen next.
             Some(process) => process.signal(Signal::KILL),
             None => self.verdict = Some(Ok(ExitCode::SUCCESS)),
