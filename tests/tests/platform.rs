@@ -139,10 +139,8 @@ fn nothing_is_left_after_a_stop_and_the_next_start_sweeps_after_a_kill() -> Resu
 #[test]
 fn a_second_platform_on_the_same_data_is_refused() -> Result<()> {
     let platform = Platform::fresh()?;
-    let options = Options { data: Some(platform.data.clone()), ..Options::default() };
-    let error = Platform::start(&options).err().context("a second platform started on the same data")?;
-    let text = format!("{error:#}");
-    assert!(text.contains("in use") && text.contains(&*platform.data.to_string_lossy()), "{text}");
+    let text = Platform::refused(&platform.data)?;
+    assert!(text.contains("another dunlin is running on") && text.contains(&*platform.data.to_string_lossy()), "{text}");
     assert_eq!(platform.connect()?.request("GET", "/-/ready", &[("host".into(), platform.address().into())], b"")?.status, 200);
     Ok(())
 }

@@ -61,14 +61,7 @@ impl Platform {
         };
         fs::create_dir_all(&data)?;
         let log = data.with_extension("log");
-        let output = File::options().create(true).append(true).open(&log)?;
-        let binary = binary()?;
-        let mut words: Vec<String> = options.wrapper.clone();
-        words.push(binary.display().to_string());
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).arg("up").arg("--data").arg(&data).args(["--listen", "127.0.0.1:0"]).args(&options.args);
-        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        let mut child = command.spawn().with_context(|| format!("cannot start {}", words.join(" ")))?;
+        let mut child = spawn(options, &data, &log)?;
         let started = Instant::now();
         let credentials = loop {
             if let Some(status) = child.try_wait()? {
@@ -81,10 +74,31 @@ impl Platform {
                 let _ = child.kill();
                 bail!("the platform did not get ready:\n{}", fs::read_to_string(&log).unwrap_or_default());
             }
-            std::thread::yield_now();
             std::thread::park_timeout(Duration::from_millis(10));
         };
         Ok(Self { child, stopped: false, data, log, api: Api::new(credentials), _temporary: temporary })
+    }
+
+    /// Starts a platform that is expected to refuse, and returns what it printed once it has ended.
+    ///
+    /// # Errors
+    /// When it does not end by itself, or ends well.
+    pub fn refused(data: &Path) -> Result<String> {
+        let log = data.with_extension("refused.log");
+        let mut child = spawn(&Options::default(), data, &log)?;
+        let started = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait()? {
+                ensure!(!status.success(), "it ended well");
+                return Ok(fs::read_to_string(&log)?);
+            }
+            if started.elapsed() > HANG {
+                child.kill()?;
+                child.wait()?;
+                bail!("it was not refused:\n{}", fs::read_to_string(&log).unwrap_or_default());
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
     }
 
     /// The supervisor's pid.
@@ -192,6 +206,17 @@ impl Drop for Platform {
             eprintln!("--- the platform printed:\n{}", self.printed());
         }
     }
+}
+
+/// Starts `dunlin up` on a port the kernel picks.
+fn spawn(options: &Options, data: &Path, log: &Path) -> Result<Child> {
+    let output = File::options().create(true).append(true).open(log)?;
+    let mut words = options.wrapper.clone();
+    words.push(binary()?.display().to_string());
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).arg("up").arg("--data").arg(data).args(["--listen", "127.0.0.1:0"]).args(&options.args);
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+    command.spawn().with_context(|| format!("cannot start {}", words.join(" ")))
 }
 
 /// The credentials, once `/-/ready` says 200 on the port they name.
