@@ -23,7 +23,6 @@ enum Does {
     /// `cargo` with these arguments.
     Cargo(&'static [&'static str]),
     /// A program with its arguments, started in the workspace's directory.
-    #[allow(dead_code, reason = "stages that run scripts are added as they come")]
     Program(&'static str, &'static [&'static str]),
     /// Something this binary does itself.
     Inner(fn(&Path, &mut Log) -> Result<()>),
@@ -39,7 +38,12 @@ const STAGES: &[Stage] = &[
         name: "clippy",
         does: Does::Cargo(&["clippy", "--workspace", "--all-targets", "--no-deps", "--", "-D", "warnings"]),
     },
-    Stage { name: "unit", does: Does::Cargo(&["test", "--workspace", "--no-fail-fast"]) },
+    Stage { name: "unit", does: Does::Cargo(&["test", "--workspace", "--exclude", "dunlin-tests", "--no-fail-fast"]) },
+    // From here on the real binary, as root. One test at a time: each has a platform of its own, on few cores.
+    Stage { name: "platform", does: Does::Cargo(&["test", "-p", "dunlin-tests", "--lib", "--test", "platform", "--test", "clients", "--test", "network", "--no-fail-fast", "--", "--test-threads=1"]) },
+    Stage { name: "bad-input", does: Does::Cargo(&["test", "-p", "dunlin-tests", "--test", "bad_input"]) },
+    Stage { name: "hostile", does: Does::Cargo(&["test", "-p", "dunlin-tests", "--test", "hostile", "--test", "walls_down", "--no-fail-fast"]) },
+    Stage { name: "demo", does: Does::Program("env", &["DEMO_EXIT=1", "DEMO_LISTEN=127.0.0.1:17900", "DEMO_ROUNDS=1", "scripts/demo"]) },
 ];
 
 fn check_layers(root: &Path, log: &mut Log) -> Result<()> {
