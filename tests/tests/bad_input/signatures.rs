@@ -11,6 +11,9 @@ const TARGET: &str = "/2023-03-30/functions";
 
 type Headers = Vec<(String, String)>;
 
+/// What is wrong with an Authorization, and how a good one becomes so.
+type Forgery<'a> = (&'a str, &'a dyn Fn(&str) -> String);
+
 fn signed(platform: &Platform, extra: &[(&str, &str)], body: &[u8]) -> Headers {
     platform.api.sign("GET", TARGET, "ListFunctions", extra, body)
 }
@@ -71,7 +74,7 @@ pub(crate) fn signatures_are_checked_strictly(platform: &Platform) -> Result<()>
         format!("{}{last}", &value[..value.len() - 1])
     };
     let nobody = |value: &str| value.replacen(&key, "", 1);
-    let changes: [(&str, &dyn Fn(&str) -> String); 5] =
+    let changes: [Forgery<'_>; 5] =
         [("a truncated signature", &cut), ("an empty signature", &nothing), ("upper case", &upper), ("another last digit", &flipped), ("an empty key", &nobody)];
     for (what, change) in changes {
         let reply = send(platform, &forged(fresh(), change), b"")?;

@@ -134,7 +134,10 @@ mod tests {
 
     use super::*;
 
-    fn read(value: &str) -> Result<(u16, Vec<(String, String)>, String), String> {
+    /// Status, headers and body.
+    type Read = (u16, Vec<(String, String)>, String);
+
+    fn read(value: &str) -> Result<Read, String> {
         let response = response(&Bytes::from(value.to_owned()), "key-a.fn.localhost", &Method::GET).map_err(|problem| format!("{problem:?}"))?;
         let (head, body) = response.into_parts();
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
