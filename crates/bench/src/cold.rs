@@ -46,6 +46,7 @@ struct Round {
     phases: [Vec<f64>; 5],
 }
 
+#[expect(clippy::print_stdout, reason = "the table is the result")]
 pub(crate) fn run(rounds: usize, calls: usize, credentials: Option<&Path>, json_file: Option<&Path>) -> Result<()> {
     let (api, _own) = match credentials {
         Some(path) => (Api::new(serde_json::from_slice(&std::fs::read(path)?).context("not a credentials file")?), None),
@@ -55,7 +56,7 @@ pub(crate) fn run(rounds: usize, calls: usize, credentials: Option<&Path>, json_
         }
     };
     let mut figures = Vec::new();
-    println!("{:8} {:>9} {:>10} {:>10} {:>7} {:>10} {:>7}   {}", "", "bare ms", "cold p50", "cold p99", "ratio", "warm p50", "ratio", "cold phases ms (p50)");
+    println!("{:8} {:>9} {:>10} {:>10} {:>7} {:>10} {:>7}   cold phases ms (p50)", "", "bare ms", "cold p50", "cold p99", "ratio", "warm p50", "ratio");
     for language in LANGUAGES {
         let mut all = Vec::new();
         for number in 0..rounds {

@@ -7,8 +7,6 @@
 //! - A failure says what failed, why, which command comes next, and the request id. Its kind is the exit code ([`failure`]).
 //! - What a person reads may change; `--json` has the API's member names and stays.
 
-#![expect(clippy::print_stdout, reason = "a command line tool answers on stdout")]
-
 mod args;
 mod client;
 mod credentials;

@@ -19,6 +19,9 @@ pub(crate) struct Output {
     colour_err: bool,
 }
 
+/// A table's column: its heading and what it shows of an item.
+pub(crate) type Column<'a> = (&'a str, &'a dyn Fn(&Value) -> String);
+
 impl Output {
     pub(crate) fn new(shared: &Shared) -> Self {
         let (out, err) = match shared.color {
@@ -48,7 +51,7 @@ impl Output {
     }
 
     /// Prints a list: a table for people, an array for programs, or the names in the column `name`.
-    pub(crate) fn list(&self, items: &[Value], name: &str, columns: &[(&str, &dyn Fn(&Value) -> String)]) {
+    pub(crate) fn list(&self, items: &[Value], name: &str, columns: &[Column<'_>]) {
         match self.format {
             Format::Json => self.json(&Value::Array(items.to_vec())),
             Format::Name => items.iter().for_each(|item| line(&text(&item[name]))),

@@ -391,10 +391,8 @@ impl FunctionConfig {
                 return wrong("cpu", format!("must be between a quarter of and as much as memorySize in GB (actual: {cpu} vCPU with {memory_gb} GB)"));
             }
         }
-        if let Some(disk) = self.disk_size {
-            if disk != 512 && disk != 10_240 {
-                return wrong("diskSize", format!("must be 512 or 10240 (actual: {disk})"));
-            }
+        if let Some(disk) = self.disk_size.filter(|disk| ![512, 10_240].contains(disk)) {
+            return wrong("diskSize", format!("must be 512 or 10240 (actual: {disk})"));
         }
         if let Some(concurrency) = self.instance_concurrency {
             within("instanceConcurrency", concurrency, (1, limits.concurrency_max))?;
@@ -478,10 +476,8 @@ fn check_environment(variables: &BTreeMap<String, String>, limits: &Limits) -> R
 }
 
 fn check_custom(custom: &CustomRuntimeConfig) -> Result<(), InvalidField> {
-    if let Some(port) = custom.port {
-        if !(1..=65_535).contains(&port) {
-            return Err(InvalidField::new("customRuntimeConfig.port", format!("must be between 1 and 65535 (actual: {port})")));
-        }
+    if let Some(port) = custom.port.filter(|port| !(1..=65_535).contains(port)) {
+        return Err(InvalidField::new("customRuntimeConfig.port", format!("must be between 1 and 65535 (actual: {port})")));
     }
     for (field, words) in [("command", &custom.command), ("args", &custom.args)] {
         if words.iter().flatten().any(|word| word.contains('\0') || word.len() > 4096) {

@@ -61,7 +61,6 @@ pub struct Invocation {
 
 /// The value of `X-Fc-Error-Type` (contract section 5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[expect(clippy::enum_variant_names, reason = "the contract's own spelling")]
 pub enum ErrorType {
     /// The function reported an error by itself, through Node's callback.
     HandledInvocationError,

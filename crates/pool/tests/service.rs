@@ -206,7 +206,7 @@ async fn an_idle_instance_ends_at_its_functions_time() {
 async fn a_cell_that_cannot_be_made_is_tried_again() {
     let bench = bench(Script::default(), |_| {});
     bench.cells.fail_next_make(12);
-    bench.lease(&spec("f", 1, "")).await.expect("served at the second try");
+    drop(bench.lease(&spec("f", 1, "")).await.expect("served at the second try"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -197,10 +197,10 @@ impl Platform {
 
 impl Drop for Platform {
     fn drop(&mut self) {
-        if !self.stopped {
-            if let Err(error) = self.stop_and_wait() {
-                eprintln!("{error:#}");
-            }
+        if !self.stopped
+            && let Err(error) = self.stop_and_wait()
+        {
+            eprintln!("{error:#}");
         }
         if std::thread::panicking() {
             eprintln!("--- the platform printed:\n{}", self.printed());
