@@ -516,6 +516,10 @@ fn check_hook(field: &str, hook: Option<&LifecycleHook>, seconds_max: i64) -> Re
     if !handler.is_empty() && hook.command.as_ref().is_some_and(|command| !command.is_empty()) {
         return Err(InvalidField::new(field, "must have a handler or a command, not both"));
     }
+    if hook.command.as_ref().is_some_and(|command| !command.is_empty()) {
+        // A cell executes one program in its life; what runs afterwards is asked, not told.
+        return Err(InvalidField::new(format!("{field}.command"), "is not supported: name a handler instead"));
+    }
     if handler.len() > 128 || handler.chars().any(char::is_control) {
         return Err(InvalidField::new(format!("{field}.handler"), "must be at most 128 characters without control characters"));
     }
@@ -575,6 +579,7 @@ mod tests {
             (r#""environmentVariables":{"FC_X":"x"}"#, "environmentVariables.FC_X"),
             (r#""customRuntimeConfig":{"port":70000}"#, "customRuntimeConfig.port"),
             (r#""instanceLifecycleConfig":{"initializer":{"handler":"a.b","timeout":301}}"#, "instanceLifecycleConfig.initializer.timeout"),
+            (r#""instanceLifecycleConfig":{"preStop":{"command":["a"]}}"#, "instanceLifecycleConfig.preStop.command"),
             (r#""tags":[{"Key":"acs:x","Value":""}]"#, "tags"),
         ] {
             let error = created(&format!("{{{base},{member}}}")).expect_err(member);
