@@ -404,6 +404,13 @@ impl Inner {
                 let started = slot.started.set(phases);
                 debug_assert!(started.is_ok(), "an instance starts once");
                 self.feed(Event::Started { cell, result: Ok(()) });
+                if let Err(error) = start::limit_cpu(&self, &slot).await
+                    && slot.worker.ended().borrow().is_none()
+                {
+                    // Better no instance than one without a limit.
+                    tracing::warn!(instance = %slot.id, error = %start::chain(&error), "an instance's CPU could not be limited");
+                    self.feed(Event::Died { cell });
+                }
                 self.observer.seen(&Seen::Started { key, instance: slot.id.clone(), phases });
             }
             Err(problem) => {

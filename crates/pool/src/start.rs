@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_model::{ErrorType, FunctionError, Language, Phases, RequestId};
+use dunlin_model::{ErrorType, FunctionConfig, FunctionError, Language, Phases, RequestId};
 use dunlin_runtime::{CallContext, CallError, Failed, LoadSpec, StartError};
-use dunlin_sandbox::{Bind, MakeError};
+use dunlin_sandbox::{Bind, BindError, MakeError};
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
 
@@ -55,8 +55,7 @@ pub(crate) async fn make(pool: &Inner, class: Class) -> Result<Arc<dyn Worker>, 
     }
 }
 
-/// Binds the cell, loads the code, runs the initializer and then limits the CPU. Answers how long each part took, and
-/// what was printed.
+/// Binds the cell, loads the code and runs the initializer. Answers how long each part took, and what was printed.
 pub(crate) async fn start(pool: &Inner, slot: &Slot, request: &RequestId) -> Result<(Phases, StartOutput), StartProblem> {
     let (mut phases, mut output) = (Phases::default(), StartOutput::default());
     match run_start(pool, slot, request, &mut phases, &mut output).await {
@@ -80,12 +79,10 @@ async fn run_start(
     let cell = slot.worker.cell();
     let memory_bytes = slot.spec.demand.memory_bytes;
     let disk_bytes = u64::try_from(config.disk_size.unwrap_or(512)).unwrap_or(512) << 20;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0.05 to 16 vCPUs")]
-    let cpu_millis = (config.cpu_in_force() * 1000.0).round() as u32;
     let bind = Bind {
         code: Some(function.code.digest),
         memory_bytes,
-        cpu_millis,
+        cpu_millis: cpu_millis(config),
         pids: pool.config.pids_max,
         tmp_bytes: disk_bytes.min(memory_bytes / TMP_SHARE),
     };
@@ -122,10 +119,18 @@ async fn run_start(
         output.init = Some(printed);
         initialized.map_err(|error| initializer_error(error, seconds))?;
     }
-    // Not before: user code is loaded and initialised at full speed.
-    pool.sandboxes.set_cpu(cell, cpu_millis).await?;
-    phases.bind += clock.lap();
     Ok(())
+}
+
+/// Limits the CPU of an instance that has started. Not before: user code is loaded and initialised at full speed. Nor
+/// does the call wait for it: the quota is one of 100 ms periods, and this takes a fraction of one.
+pub(crate) async fn limit_cpu(pool: &Inner, slot: &Slot) -> Result<(), BindError> {
+    pool.sandboxes.set_cpu(slot.worker.cell(), cpu_millis(&slot.spec.function().config)).await
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0.05 to 16 vCPUs")]
+fn cpu_millis(config: &FunctionConfig) -> u32 {
+    (config.cpu_in_force() * 1000.0).round() as u32
 }
 
 /// Runs the pre-stop hook, if there is one and it is wanted, and takes the walls down.
