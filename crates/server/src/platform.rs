@@ -240,6 +240,7 @@ impl Platform {
         };
         let door = dunlin_gateway::Config { grace: GRACE, ..dunlin_gateway::Config::default() };
         self.status.ready.store(true, Ordering::Release);
+        tracing::info!("ready");
         let failure = {
             let mut tasks = std::mem::take(&mut self.tasks);
             let failure = std::sync::Mutex::new(None);

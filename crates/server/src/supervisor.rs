@@ -73,5 +73,7 @@ pub fn up(config: &UpConfig) -> Result<ExitCode, UpError> {
         grace: GRACE,
         ..Config::new(config.data.clone())
     };
+    let credentials = config.data.join("credentials.json");
+    tracing::info!("listening on http://{bound}, key in {}", credentials.display());
     Ok(run(supervisor)?)
 }
