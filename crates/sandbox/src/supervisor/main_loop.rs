@@ -28,6 +28,9 @@ const HEALTHY: Duration = Duration::from_secs(30);
 /// A server that dies as often without once being healthy is not started again.
 const DEATHS_MAX: u32 = 10;
 
+/// How long a server may live on without its socket: closing a store and leaving takes a moment.
+const LINGER_MAX: Duration = Duration::from_secs(5);
+
 /// The supervisor's own exit status when it gives its server up.
 const EXIT_GAVE_UP: u8 = 70;
 
@@ -44,6 +47,8 @@ pub(super) struct Main {
     pub(super) sessions: u64,
     /// When the server is to be started.
     pub(super) start_at: Option<Instant>,
+    /// When a server that has closed its socket is killed.
+    pub(super) kill_at: Option<Instant>,
     pub(super) pause: Duration,
     pub(super) deaths: u32,
     /// Set once the platform is to stop: the server is killed then.
@@ -72,6 +77,7 @@ impl Main {
             server: None,
             sessions: 0,
             start_at: None,
+            kill_at: None,
             pause: PAUSE_FIRST,
             deaths: 0,
             stop_by: None,
@@ -93,7 +99,13 @@ impl Main {
                 tracing::warn!("the server did not stop in time");
                 return Ok(ExitCode::SUCCESS);
             }
-            let wake_at = [self.start_at, self.stop_by].into_iter().flatten().min();
+            if self.kill_at.is_some_and(|at| at <= now) {
+                self.kill_at = None;
+                if let Some(process) = self.server.as_ref().and_then(|server| server.process.as_ref()) {
+                    process.signal(Signal::KILL);
+                }
+            }
+            let wake_at = [self.start_at, self.kill_at, self.stop_by].into_iter().flatten().min();
             match self.wait(stop.as_fd(), wake_at).map_err(io_failed("wait"))? {
                 Woken::Nothing => {}
                 Woken::Stop => self.stop(),
@@ -180,8 +192,8 @@ impl Main {
         match &server.process {
             // It was asked to stop, and closed its socket on its way out. The grace is its limit.
             Some(_) if self.stop_by.is_some() => {}
-            // Its death is seen next.
-            Some(process) => process.signal(Signal::KILL),
+            // It is ending, and its exit status says why: seen next, unless it lingers.
+            Some(_) => self.kill_at = Some(Instant::now() + LINGER_MAX),
             None => self.verdict = Some(Ok(ExitCode::SUCCESS)),
         }
     }
@@ -220,6 +232,7 @@ impl Main {
 
     fn server_died(&mut self) {
         let Some(server) = self.server.take() else { return };
+        self.kill_at = None;
         let lived = server.since.elapsed();
         let exit = server.process.map_or(Exit::Unknown, Process::reap);
         server.session.finish();
