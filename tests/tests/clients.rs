@@ -17,7 +17,7 @@ fn cache() -> PathBuf {
 fn scenario(platform: &Platform, command: &mut Command) -> Result<()> {
     let output = command.arg(platform.data.join("credentials.json")).output().context("run scripts/setup first")?;
     let text = String::from_utf8_lossy(&output.stdout);
-    print!("{text}");
+    eprint!("{text}");
     eprint!("{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && text.contains(" passed, 0 failed"), "the scenario failed:\n{text}");
     Ok(())
