@@ -8,10 +8,8 @@ use dunlin_testkit::Platform;
 use serde_json::Value;
 
 fn cache() -> PathBuf {
-    std::env::var_os("DUNLIN_CACHE").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").expect("there is a home")).join(".cache/dunlin"),
-        PathBuf::from,
-    )
+    std::env::var_os("DUNLIN_CACHE")
+        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("there is a home")).join(".cache/dunlin"), PathBuf::from)
 }
 
 fn scenario(platform: &Platform, command: &mut Command) -> Result<()> {
@@ -49,10 +47,14 @@ fn the_command_line_deploys_calls_and_shows_logs() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let code = folder.path().join("greeter");
     std::fs::create_dir(&code)?;
-    std::fs::write(code.join("index.py"), "def handler(event, context):\n    print('greeting', event.decode())\n    if not event:\n        raise KeyError('who')\n    return 'hello ' + event.decode()\n")?;
+    std::fs::write(
+        code.join("index.py"),
+        "def handler(event, context):\n    print('greeting', event.decode())\n    if not event:\n        raise KeyError('who')\n    return 'hello ' + event.decode()\n",
+    )?;
     let path = code.display().to_string();
 
-    let (status, out, err) = cli(&platform, &["deploy", &path, "--runtime", "python3.10", "--handler", "index.handler", "--memory", "256"])?;
+    let (status, out, err) =
+        cli(&platform, &["deploy", &path, "--runtime", "python3.10", "--handler", "index.handler", "--memory", "256"])?;
     assert_eq!(status, 0, "{err}");
     assert!(out.contains("greeter"), "{out}");
     let (status, out, err) = cli(&platform, &["invoke", "greeter", "-d", "world"])?;

@@ -498,25 +498,39 @@ fn error_of(reply: &Response) -> Result<(String, String)> {
 
 /// Ways to more memory than one has. Each ends in the out-of-memory error, whoever the kernel chose to kill.
 const BOMBS: &[(&str, &str)] = &[
-    ("heap", "
+    (
+        "heap",
+        "
     held = []
     while True:
-        held.append(bytearray(8 << 20))"),
-    ("mmap", "
+        held.append(bytearray(8 << 20))",
+    ),
+    (
+        "mmap",
+        "
     import mmap
     held = []
     while True:
-        held.append(mmap.mmap(-1, 32 << 20, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | 0x8000))"),
-    ("memfd", "
+        held.append(mmap.mmap(-1, 32 << 20, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | 0x8000))",
+    ),
+    (
+        "memfd",
+        "
     held = os.memfd_create('x')
     while True:
-        os.write(held, bytes(8 << 20))"),
-    ("System V", "
+        os.write(held, bytes(8 << 20))",
+    ),
+    (
+        "System V",
+        "
     shmat = libc.shmat
     shmat.restype = ctypes.c_void_p
     while True:
-        ctypes.memset(shmat(libc.shmget(0, 8 << 20, 0o1600), None, 0), 1, 8 << 20)"),
-    ("sockets", "
+        ctypes.memset(shmat(libc.shmget(0, 8 << 20, 0o1600), None, 0), 1, 8 << 20)",
+    ),
+    (
+        "sockets",
+        "
     import socket
     held = []
     while True:
@@ -527,8 +541,11 @@ const BOMBS: &[(&str, &str)] = &[
             while True:
                 a.send(bytes(65536))
         except BlockingIOError:
-            pass"),
-    ("a child", "
+            pass",
+    ),
+    (
+        "a child",
+        "
     child = os.fork()
     if child == 0:
         held = []
@@ -537,7 +554,8 @@ const BOMBS: &[(&str, &str)] = &[
     os.waitpid(child, 0)
     import time
     time.sleep(30)
-    return 'survived its child'"),
+    return 'survived its child'",
+    ),
 ];
 
 fn memory_bombs_end_the_instance_as_a_whole_and_no_other(platform: &Platform) -> Result<()> {
@@ -571,7 +589,10 @@ fn a_new_version_starts_clean(platform: &Platform) -> Result<()> {
     return {'seen': str(seen)}";
     let name = create(platform, look, members(512))?;
     ensure!(call(platform, &name, b"")?.json()?["seen"] == "['False']", "the first call found something");
-    ensure!(call(platform, &name, b"")?.json()?["seen"] == "['/tmp/left', '/dev/shm/left', 'True']", "the instance was not used again");
+    ensure!(
+        call(platform, &name, b"")?.json()?["seen"] == "['/tmp/left', '/dev/shm/left', 'True']",
+        "the instance was not used again"
+    );
     let update = json!({ "environmentVariables": {"A": "1"} });
     let updated = platform.api.json("PUT", &format!("/functions/{name}"), "UpdateFunction", &update)?;
     ensure!(updated.status == 200, "UpdateFunction answered {}: {}", updated.status, updated.text());
@@ -664,7 +685,17 @@ fn host_ports_and_sockets_are_out_of_reach(platform: &Platform) -> Result<()> {
     );
     let answer = run(platform, &connect, members(512))?.json()?;
     for (target, result) in answer.as_object().context("an object")? {
-        let words = ["ECONNREFUSED", "ENETUNREACH", "EHOSTUNREACH", "EPERM", "EACCES", "TimeoutError", "ETIMEDOUT", "EADDRNOTAVAIL", "timed out"];
+        let words = [
+            "ECONNREFUSED",
+            "ENETUNREACH",
+            "EHOSTUNREACH",
+            "EPERM",
+            "EACCES",
+            "TimeoutError",
+            "ETIMEDOUT",
+            "EADDRNOTAVAIL",
+            "timed out",
+        ];
         ensure!(words.contains(&result.as_str().unwrap_or_default()), "{target}: {result}");
     }
     neighbour_answers(platform)

@@ -93,7 +93,8 @@ fn metrics_are_openmetrics() -> Result<()> {
 #[test]
 fn a_call_in_flight_outlives_the_request_to_stop() -> Result<()> {
     let platform = Platform::fresh()?;
-    let slow = "import time\ndef handler(event, context):\n    print('started', flush=True)\n    time.sleep(2)\n    return 'finished'\n";
+    let slow =
+        "import time\ndef handler(event, context):\n    print('started', flush=True)\n    time.sleep(2)\n    return 'finished'\n";
     platform.api.create("slow", "python3.10", &[("index.py", slow)], json!({"timeout": 30}))?;
     let api = platform.api.clone();
     let call = thread::spawn(move || api.invoke("slow", b""));
@@ -192,7 +193,12 @@ fn a_thousand_first_calls_at_once_are_all_answered() -> Result<()> {
                 let connection = Connection::open(&address);
                 barrier.wait();
                 let body = format!("call {n}");
-                let reply = connection?.request("POST", "/", &[("host".into(), host), ("content-type".into(), "text/plain".into())], body.as_bytes())?;
+                let reply = connection?.request(
+                    "POST",
+                    "/",
+                    &[("host".into(), host), ("content-type".into(), "text/plain".into())],
+                    body.as_bytes(),
+                )?;
                 ensure!(reply.status == 200, "status {}: {}", reply.status, reply.text());
                 ensure!(reply.text().contains(&body), "answer of another call: {}", reply.text());
                 Ok(())
@@ -200,8 +206,11 @@ fn a_thousand_first_calls_at_once_are_all_answered() -> Result<()> {
             thread::Builder::new().stack_size(256 << 10).spawn(call)
         })
         .collect::<std::io::Result<_>>()?;
-    let failures: Vec<String> =
-        calls.into_iter().filter_map(|call| call.join().expect("a caller does not panic").err()).map(|error| format!("{error:#}")).collect();
+    let failures: Vec<String> = calls
+        .into_iter()
+        .filter_map(|call| call.join().expect("a caller does not panic").err())
+        .map(|error| format!("{error:#}"))
+        .collect();
     assert!(failures.is_empty(), "{} of {CALLS} failed, first: {}", failures.len(), failures[0]);
     let records = platform.cli(&["records", "burst", "--json", "--limit", "1000"])?;
     let records: Vec<serde_json::Value> = serde_json::from_slice(&records.stdout).context("records are JSON")?;

@@ -119,8 +119,16 @@ verdict(result == 'ok')",
         walls: &[Wall::PrivateProc],
         attempt: "verdict(os.path.exists('/proc/sys/kernel/core_pattern') and os.path.exists('/proc/kallsyms'))",
     },
-    Row { claim: "c24_the_host_name_is_hidden", walls: &[Wall::Uts], attempt: "import socket\nverdict(socket.gethostname() == HOST['name'])" },
-    Row { claim: "c25_keyrings_are_closed", walls: SECCOMP, attempt: "verdict(syscall(248, b'user', b'k', b'v', 1, -3) == 'ok')" },
+    Row {
+        claim: "c24_the_host_name_is_hidden",
+        walls: &[Wall::Uts],
+        attempt: "import socket\nverdict(socket.gethostname() == HOST['name'])",
+    },
+    Row {
+        claim: "c25_keyrings_are_closed",
+        walls: SECCOMP,
+        attempt: "verdict(syscall(248, b'user', b'k', b'v', 1, -3) == 'ok')",
+    },
     Row { claim: "c27_mincore_is_closed", walls: SECCOMP, attempt: "verdict(syscall(27, 0, 0, 0) == 'ok')" },
     Row {
         claim: "c28_the_calls_of_i386_are_closed",
@@ -136,7 +144,11 @@ if child == 0:
     os._exit(0 if call() == os.getpid() else 1)
 verdict(os.waitpid(child, 0)[1] == 0)",
     },
-    Row { claim: "c29_files_have_no_handles", walls: SECCOMP, attempt: "verdict(syscall(303, -100, b'/usr', 0, 0, 0) not in ('EPERM', 'ENOSYS'))" },
+    Row {
+        claim: "c29_files_have_no_handles",
+        walls: SECCOMP,
+        attempt: "verdict(syscall(303, -100, b'/usr', 0, 0, 0) not in ('EPERM', 'ENOSYS'))",
+    },
     Row {
         claim: "c30_nothing_can_be_mounted",
         walls: &[Wall::Seccomp, Wall::Landlock, Wall::Capabilities, Wall::UserNamespace, Wall::HostUid],
@@ -195,7 +207,11 @@ verdict(attempt(lambda: os.splice(f, w, 10)) == 'ok' if hasattr(os, 'splice') el
         attempt: "verdict('NoNewPrivs:\\t0' in open('/proc/self/status').read())",
     },
     Row { claim: "c37_no_special_files", walls: SECCOMP, attempt: "verdict(syscall(133, b'/tmp/trap', 0o10600, 0) == 'ok')" },
-    Row { claim: "c38_terminal_injection_is_filtered", walls: SECCOMP, attempt: "verdict(syscall(16, 0, ctypes.c_ulong(0x5412), b'x') == 'ENOTTY')" },
+    Row {
+        claim: "c38_terminal_injection_is_filtered",
+        walls: SECCOMP,
+        attempt: "verdict(syscall(16, 0, ctypes.c_ulong(0x5412), b'x') == 'ENOTTY')",
+    },
     Row {
         claim: "c40_abstract_sockets_of_the_host_are_out_of_reach",
         walls: &[Wall::NetNamespace, Wall::Landlock],
@@ -212,9 +228,21 @@ verdict(attempt(lambda: os.splice(f, w, 10)) == 'ok' if hasattr(os, 'splice') el
         walls: &[Wall::NetNamespace],
         attempt: "import socket\nverdict(attempt(lambda: socket.create_connection(('127.0.0.1', HOST['port']), 5)) == 'ok')",
     },
-    Row { claim: "f2_the_user_namespace_is_its_own", walls: &[Wall::UserNamespace], attempt: "verdict(namespace('user') == HOST['user'] or open('/proc/self/uid_map').read().split()[2] != '1')" },
-    Row { claim: "f2_the_host_uid_is_its_own", walls: &[Wall::HostUid], attempt: "verdict(open('/proc/self/uid_map').read().split()[1] == '0')" },
-    Row { claim: "c19_the_cgroup_namespace_is_its_own", walls: &[Wall::CgroupNamespace], attempt: "verdict(namespace('cgroup') == HOST['cgroup'])" },
+    Row {
+        claim: "f2_the_user_namespace_is_its_own",
+        walls: &[Wall::UserNamespace],
+        attempt: "verdict(namespace('user') == HOST['user'] or open('/proc/self/uid_map').read().split()[2] != '1')",
+    },
+    Row {
+        claim: "f2_the_host_uid_is_its_own",
+        walls: &[Wall::HostUid],
+        attempt: "verdict(open('/proc/self/uid_map').read().split()[1] == '0')",
+    },
+    Row {
+        claim: "c19_the_cgroup_namespace_is_its_own",
+        walls: &[Wall::CgroupNamespace],
+        attempt: "verdict(namespace('cgroup') == HOST['cgroup'])",
+    },
 ];
 
 /// What an attempt may know of the host, so that reaching it can be told from reaching a twin.
@@ -321,6 +349,7 @@ fn check(row: &Row) -> Result<()> {
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let trials = ROWS.iter().map(|row| Trial::test(row.claim, || check(row).map_err(|error| format!("{error:#}").into()))).collect();
+    let trials =
+        ROWS.iter().map(|row| Trial::test(row.claim, || check(row).map_err(|error| format!("{error:#}").into()))).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -34,16 +34,36 @@ const STAGES: &[Stage] = &[
     Stage { name: "layers", does: Does::Inner(check_layers) },
     Stage { name: "assets", does: Does::Inner(build_assets) },
     Stage { name: "build", does: Does::Cargo(&["build", "--workspace", "--all-targets"]) },
-    Stage {
-        name: "clippy",
-        does: Does::Cargo(&["clippy", "--workspace", "--all-targets", "--no-deps", "--", "-D", "warnings"]),
-    },
+    Stage { name: "clippy", does: Does::Cargo(&["clippy", "--workspace", "--all-targets", "--no-deps", "--", "-D", "warnings"]) },
     Stage { name: "unit", does: Does::Cargo(&["test", "--workspace", "--exclude", "dunlin-tests", "--no-fail-fast"]) },
     // From here on the real binary, as root. One test at a time: each has a platform of its own, on few cores.
-    Stage { name: "platform", does: Does::Cargo(&["test", "-p", "dunlin-tests", "--lib", "--test", "platform", "--test", "clients", "--test", "network", "--no-fail-fast", "--", "--test-threads=1"]) },
+    Stage {
+        name: "platform",
+        does: Does::Cargo(&[
+            "test",
+            "-p",
+            "dunlin-tests",
+            "--lib",
+            "--test",
+            "platform",
+            "--test",
+            "clients",
+            "--test",
+            "network",
+            "--no-fail-fast",
+            "--",
+            "--test-threads=1",
+        ]),
+    },
     Stage { name: "bad-input", does: Does::Cargo(&["test", "-p", "dunlin-tests", "--test", "bad_input"]) },
-    Stage { name: "hostile", does: Does::Cargo(&["test", "-p", "dunlin-tests", "--test", "hostile", "--test", "walls_down", "--no-fail-fast"]) },
-    Stage { name: "demo", does: Does::Program("env", &["DEMO_EXIT=1", "DEMO_LISTEN=127.0.0.1:17900", "DEMO_ROUNDS=1", "scripts/demo"]) },
+    Stage {
+        name: "hostile",
+        does: Does::Cargo(&["test", "-p", "dunlin-tests", "--test", "hostile", "--test", "walls_down", "--no-fail-fast"]),
+    },
+    Stage {
+        name: "demo",
+        does: Does::Program("env", &["DEMO_EXIT=1", "DEMO_LISTEN=127.0.0.1:17900", "DEMO_ROUNDS=1", "scripts/demo"]),
+    },
 ];
 
 fn check_layers(root: &Path, log: &mut Log) -> Result<()> {
@@ -64,12 +84,18 @@ pub(crate) fn run(root: &Path, only: &[String]) -> Result<bool> {
     if let Some(unknown) = only.iter().find(|word| STAGES.iter().all(|stage| stage.name != **word)) {
         bail!("no stage is called '{unknown}'; cargo xtask test --list names them");
     }
-    let chosen: Vec<&Stage> = STAGES.iter().filter(|stage| only.is_empty() || only.iter().any(|word| word == stage.name)).collect();
+    let chosen: Vec<&Stage> =
+        STAGES.iter().filter(|stage| only.is_empty() || only.iter().any(|word| word == stage.name)).collect();
     let directory = run::log_directory(root)?;
     let started = Instant::now();
     let mut results = Vec::new();
     for (number, stage) in (1..).zip(&chosen) {
-        println!("\n==> [{number}/{}] {} (log: {})", chosen.len(), stage.name, directory.join(stage.name).with_extension("log").display());
+        println!(
+            "\n==> [{number}/{}] {} (log: {})",
+            chosen.len(),
+            stage.name,
+            directory.join(stage.name).with_extension("log").display()
+        );
         let began = Instant::now();
         let mut log = Log::create(&directory, stage.name)?;
         let ended = match &stage.does {
@@ -81,7 +107,12 @@ pub(crate) fn run(root: &Path, only: &[String]) -> Result<bool> {
             log.line(&format!("{}: {error:#}", stage.name));
         }
         let tally = settle(log.tally(), ended.is_ok());
-        println!("<== {}: {} in {} ({tally})", stage.name, if tally.failed == 0 { "ok" } else { "FAILED" }, seconds(began.elapsed()));
+        println!(
+            "<== {}: {} in {} ({tally})",
+            stage.name,
+            if tally.failed == 0 { "ok" } else { "FAILED" },
+            seconds(began.elapsed())
+        );
         results.push((stage.name, tally, began.elapsed()));
     }
     println!("\nstage        result    time");

@@ -196,7 +196,9 @@ fn body_limit(served: Served, limits: &Limits) -> usize {
     const JSON_BYTES_MAX: usize = 1 << 20;
     match served {
         // Base64 is four bytes for three; line breaks and the rest of the request come on top.
-        Served::CreateFunction | Served::UpdateFunction => limits.code_bytes_max / 3 * 4 + limits.code_bytes_max / 16 + JSON_BYTES_MAX,
+        Served::CreateFunction | Served::UpdateFunction => {
+            limits.code_bytes_max / 3 * 4 + limits.code_bytes_max / 16 + JSON_BYTES_MAX
+        }
         Served::InvokeFunction => limits.payload_bytes_max,
         _ => JSON_BYTES_MAX,
     }

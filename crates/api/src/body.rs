@@ -68,7 +68,13 @@ impl Budget {
                         let error: BoxError = error.into();
                         return Err(ApiError::invalid(format!("the request's body is broken: {error}")));
                     }
-                    Err(_) => return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", "the request's body did not arrive in time")),
+                    Err(_) => {
+                        return Err(ApiError::new(
+                            StatusCode::REQUEST_TIMEOUT,
+                            "RequestTimeout",
+                            "the request's body did not arrive in time",
+                        ));
+                    }
                 }
             }
         };
@@ -97,7 +103,11 @@ impl Reading<'_> {
         if needed > self.kib {
             let more = u32::try_from(needed - self.kib).unwrap_or(u32::MAX);
             let share = Arc::clone(&self.budget.kib).try_acquire_many_owned(more).map_err(|_| {
-                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "ResourceThrottled", "the platform has no memory for more requests of this size now")
+                ApiError::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "ResourceThrottled",
+                    "the platform has no memory for more requests of this size now",
+                )
             })?;
             match &mut self.share {
                 Some(held) => held.merge(share),
@@ -160,8 +170,13 @@ pub(crate) fn check_type(headers: &HeaderMap, body: &Bytes, json: bool) -> Resul
     }
     let Some(kind) = headers.get(CONTENT_TYPE) else { return Ok(()) };
     let kind = kind.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if matches!(kind.as_str(), "" | "application/json" | "application/octet-stream" | "text/json" | "text/plain") || kind.ends_with("+json") {
+    if matches!(kind.as_str(), "" | "application/json" | "application/octet-stream" | "text/json" | "text/plain")
+        || kind.ends_with("+json")
+    {
         return Ok(());
     }
-    unsupported(format!("Content-Type '{}' is not supported; use application/json", kind.escape_debug().take(80).collect::<String>()))
+    unsupported(format!(
+        "Content-Type '{}' is not supported; use application/json",
+        kind.escape_debug().take(80).collect::<String>()
+    ))
 }

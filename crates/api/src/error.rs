@@ -81,9 +81,10 @@ pub fn auth_refusal(error: &AuthError) -> (StatusCode, &'static str) {
         AuthError::MissingHeader { .. } => (StatusCode::BAD_REQUEST, "MissingRequiredHeader"),
         AuthError::SchemeNotSupported { .. } => (StatusCode::FORBIDDEN, "NotSupported"),
         AuthError::UnknownAccessKey => (StatusCode::FORBIDDEN, "InvalidAccessKeyID"),
-        AuthError::Malformed { .. } | AuthError::HeaderNotSigned { .. } | AuthError::SignatureMismatch | AuthError::BodyMismatch => {
-            (StatusCode::FORBIDDEN, "SignatureNotMatch")
-        }
+        AuthError::Malformed { .. }
+        | AuthError::HeaderNotSigned { .. }
+        | AuthError::SignatureMismatch
+        | AuthError::BodyMismatch => (StatusCode::FORBIDDEN, "SignatureNotMatch"),
         AuthError::Skewed { .. } => (StatusCode::FORBIDDEN, "RequestTimeTooSkewed"),
         AuthError::Replayed => (StatusCode::FORBIDDEN, "SignatureNonceUsed"),
     }

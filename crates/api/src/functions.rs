@@ -48,7 +48,8 @@ impl Api {
     }
 
     pub(crate) fn get_function(&self, asked: &Asked) -> Result<Response<Body>, ApiError> {
-        let stored = self.inner.control.get_function(&asked.verified.scope, asked.found.variable(0), asked.query.text("qualifier"))?;
+        let stored =
+            self.inner.control.get_function(&asked.verified.scope, asked.found.variable(0), asked.query.text("qualifier"))?;
         Ok(answer(&self.show(asked, &stored.value)))
     }
 

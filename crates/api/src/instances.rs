@@ -57,7 +57,9 @@ impl Api {
         // Only live instances are known, and all of them are running.
         let statuses: Option<Vec<String>> = query.list("instanceStatus")?;
         let mut instances = self.inner.control.list_instances(&asked.verified.scope, asked.found.variable(0), &filter)?;
-        if statuses.is_some_and(|statuses| !statuses.is_empty() && !statuses.iter().any(|status| status.eq_ignore_ascii_case("running"))) {
+        if statuses
+            .is_some_and(|statuses| !statuses.is_empty() && !statuses.iter().any(|status| status.eq_ignore_ascii_case("running")))
+        {
             instances.clear();
         }
         let instances: Vec<Value> = instances.iter().map(wire::instance).collect();
@@ -79,8 +81,13 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, ApiError> {
 fn check_invocation_type(headers: &HeaderMap) -> Result<(), ApiError> {
     match text(headers, "x-fc-invocation-type")? {
         "" | "Sync" => Ok(()),
-        "Async" | "Task" => Err(ApiError::invalid("asynchronous invocation (x-fc-invocation-type: Async) is not supported yet by this platform; use Sync")),
-        other => Err(ApiError::invalid(format!("InvocationType is set to an invalid value (allowed: Sync | Async, actual: '{}')", printable(other)))),
+        "Async" | "Task" => Err(ApiError::invalid(
+            "asynchronous invocation (x-fc-invocation-type: Async) is not supported yet by this platform; use Sync",
+        )),
+        other => Err(ApiError::invalid(format!(
+            "InvocationType is set to an invalid value (allowed: Sync | Async, actual: '{}')",
+            printable(other)
+        ))),
     }
 }
 
@@ -88,7 +95,10 @@ fn log_type(headers: &HeaderMap) -> Result<LogType, ApiError> {
     match text(headers, "x-fc-log-type")? {
         "" | "None" => Ok(LogType::None),
         "Tail" => Ok(LogType::Tail),
-        other => Err(ApiError::invalid(format!("LogType is set to an invalid value (allowed: Tail | None, actual: '{}')", printable(other)))),
+        other => Err(ApiError::invalid(format!(
+            "LogType is set to an invalid value (allowed: Tail | None, actual: '{}')",
+            printable(other)
+        ))),
     }
 }
 
@@ -160,6 +170,9 @@ mod tests {
     #[test]
     fn a_wrong_log_type_is_refused_in_the_vendors_words() {
         let headers = HeaderMap::from_iter([(http::HeaderName::from_static("x-fc-log-type"), HeaderValue::from_static("x"))]);
-        assert_eq!(log_type(&headers).unwrap_err().message, "LogType is set to an invalid value (allowed: Tail | None, actual: 'x')");
+        assert_eq!(
+            log_type(&headers).unwrap_err().message,
+            "LogType is set to an invalid value (allowed: Tail | None, actual: 'x')"
+        );
     }
 }

@@ -15,7 +15,9 @@ pub(crate) fn check(body: &[u8]) -> Result<(), InvalidField> {
     match body.trim_ascii_start().first() {
         Some(b'{') => {}
         None => return Err(InvalidField::new("the request's body", "must be a JSON object (it is empty)")),
-        Some(_) => return Err(InvalidField::new("the request's body", "must be a JSON object in UTF-8 without a byte order mark")),
+        Some(_) => {
+            return Err(InvalidField::new("the request's body", "must be a JSON object in UTF-8 without a byte order mark"));
+        }
     }
     let path = RefCell::new(Vec::new());
     let mut reader = serde_json::Deserializer::from_slice(body);

@@ -117,7 +117,8 @@ impl Api {
 
     pub(crate) async fn list_records(&self, asked: &Asked) -> Result<Response<Body>, ApiError> {
         let query = &asked.query;
-        let function: Option<FunctionName> = query.text("functionName").map(str::parse).transpose().map_err(dunlin_control::Error::from)?;
+        let function: Option<FunctionName> =
+            query.text("functionName").map(str::parse).transpose().map_err(dunlin_control::Error::from)?;
         let after = query.owned("nextToken");
         if after.as_ref().is_some_and(|token| token.len() > 20 || !token.bytes().all(|byte| byte.is_ascii_digit())) {
             return Err(InvalidField::new("nextToken", "is invalid: pass on the nextToken of the page before, unchanged").into());
@@ -159,7 +160,8 @@ fn matches(wanted: &LogQuery, entry: &LogEntry) -> bool {
 }
 
 fn line(entry: &LogEntry) -> Value {
-    let mut line = json!({ "time": precise(entry.time), "instanceId": entry.instance, "text": String::from_utf8_lossy(&entry.text) });
+    let mut line =
+        json!({ "time": precise(entry.time), "instanceId": entry.instance, "text": String::from_utf8_lossy(&entry.text) });
     if let Some(request) = &entry.request {
         line["requestId"] = json!(request);
     }

@@ -62,14 +62,16 @@ impl Query {
     /// Lists arrive as JSON in a string.
     pub(crate) fn list<T: DeserializeOwned>(&self, name: &str) -> Result<Option<Vec<T>>, InvalidField> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let value = serde_json::from_str(text).map_err(|error| InvalidField::new(name, format!("must be a JSON list: {error}")))?;
+        let value =
+            serde_json::from_str(text).map_err(|error| InvalidField::new(name, format!("must be a JSON list: {error}")))?;
         json::read_value(value, Some(name)).map(Some)
     }
 
     /// RFC 3339.
     pub(crate) fn time(&self, name: &str) -> Result<Option<Timestamp>, InvalidField> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let wrong = |_| InvalidField::new(name, format!("must be a time like 2026-01-02T03:04:05Z (actual: {})", printable(text)));
+        let wrong =
+            |_| InvalidField::new(name, format!("must be a time like 2026-01-02T03:04:05Z (actual: {})", printable(text)));
         text.parse().map(Some).map_err(wrong)
     }
 
@@ -99,7 +101,8 @@ mod tests {
 
     #[test]
     fn parameters_are_read_as_each_sdk_writes_them() {
-        let query = Query::read(Some("limit=5&withAllActive=True&nextToken=&prefix=a+b%2B&instanceIds=%5B%22x%22%5D&flag")).unwrap();
+        let query =
+            Query::read(Some("limit=5&withAllActive=True&nextToken=&prefix=a+b%2B&instanceIds=%5B%22x%22%5D&flag")).unwrap();
         assert_eq!(query.integer("limit").unwrap(), Some(5));
         assert!(query.flag("withAllActive").unwrap() && !query.flag("nothing").unwrap());
         assert_eq!(query.text("nextToken"), None);

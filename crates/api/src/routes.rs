@@ -228,16 +228,30 @@ mod tests {
     #[test]
     fn a_path_is_neither_normalised_nor_decoded_twice() {
         for path in [
-            "", "/", "/functions", "/2023-03-30", "/2023-03-30/", "/2023-03-30/functions/", "/2023-03-30//functions",
-            "/2023-03-30/./functions", "/2023-03-30/functions/a/../b", "/2023-03-30/functions//code", "/2023-03-30/Functions",
-            "/2023-03-30/functions/f/code/x", "/2016-08-15/functions", "/2023-03-30x/functions", "//2023-03-30/functions",
+            "",
+            "/",
+            "/functions",
+            "/2023-03-30",
+            "/2023-03-30/",
+            "/2023-03-30/functions/",
+            "/2023-03-30//functions",
+            "/2023-03-30/./functions",
+            "/2023-03-30/functions/a/../b",
+            "/2023-03-30/functions//code",
+            "/2023-03-30/Functions",
+            "/2023-03-30/functions/f/code/x",
+            "/2016-08-15/functions",
+            "/2023-03-30x/functions",
+            "//2023-03-30/functions",
         ] {
             let found = find("GET", path).unwrap().filter(|found| found.route.path != "/functions/{functionName}");
             assert!(found.is_none(), "{path}: {found:?}");
         }
         let found = find("GET", "/2023-03-30/functions/a%2Fb%252F").unwrap().unwrap();
         assert_eq!(found.variable(0), "a/b%2F");
-        for path in ["/2023-03-30/functions/%", "/2023-03-30/functions/%2", "/2023-03-30/functions/%zz", "/2023-03-30/functions/%ff"] {
+        for path in
+            ["/2023-03-30/functions/%", "/2023-03-30/functions/%2", "/2023-03-30/functions/%zz", "/2023-03-30/functions/%ff"]
+        {
             assert_eq!(find("GET", path).expect_err(path).field, "functionName");
         }
         assert!(find("get", "/2023-03-30/functions").unwrap().is_none());

@@ -42,7 +42,8 @@ impl Api {
     }
 
     pub(crate) async fn list_triggers(&self, asked: &Asked) -> Result<Response<Body>, ApiError> {
-        let (triggers, next) = self.inner.control.list_triggers(&asked.verified.scope, asked.found.variable(0), &paging(&asked.query)?).await?;
+        let (triggers, next) =
+            self.inner.control.list_triggers(&asked.verified.scope, asked.found.variable(0), &paging(&asked.query)?).await?;
         let triggers = triggers.iter().map(|stored| self.show_trigger(asked, &stored.value)).collect::<Result<_, _>>()?;
         Ok(answer(&wire::page("triggers", triggers, next)))
     }

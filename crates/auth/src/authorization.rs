@@ -57,7 +57,8 @@ impl Scheme {
             return Some(Self::Acs3);
         }
         let query = parts.uri.query().unwrap_or_default();
-        let has = |name: &str| query.split('&').any(|pair| pair.split('=').next().is_some_and(|key| key.eq_ignore_ascii_case(name)));
+        let has =
+            |name: &str| query.split('&').any(|pair| pair.split('=').next().is_some_and(|key| key.eq_ignore_ascii_case(name)));
         if has("OSSAccessKeyId") || has("x-oss-signature") {
             Some(Self::Oss)
         } else if has("X-Amz-Signature") {
@@ -126,7 +127,8 @@ impl<'a> Authorization<'a> {
         let credential = credential.parse().map_err(|_| AuthError::UnknownAccessKey)?;
         let signature = unhex32(signature.as_bytes()).ok_or(AuthError::SignatureMismatch)?;
         let signed_headers: Vec<&str> = signed_headers.split(';').collect();
-        let lower_case = signed_headers.iter().all(|name| !name.is_empty() && !name.bytes().any(|byte| byte.is_ascii_uppercase()));
+        let lower_case =
+            signed_headers.iter().all(|name| !name.is_empty() && !name.bytes().any(|byte| byte.is_ascii_uppercase()));
         if !lower_case || !signed_headers.is_sorted_by(|a, b| a < b) {
             return Err(malformed("SignedHeaders lists lower-case names, each once, in ascending order"));
         }

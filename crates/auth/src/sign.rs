@@ -66,8 +66,7 @@ pub fn sign_at(
     let signed_sha256 = all.iter().find(|(name, _)| name == "x-acs-content-sha256").map_or("", |(_, value)| value);
     let canonical = Canonical { method, path, query: &query, headers: &lines, content_sha256: signed_sha256.as_bytes() };
     let signature = hex(&canonical.signature(&key.secret));
-    let authorization =
-        format!("{ALGORITHM} Credential={},SignedHeaders={},Signature={signature}", key.id, names.join(";"));
+    let authorization = format!("{ALGORITHM} Credential={},SignedHeaders={},Signature={signature}", key.id, names.join(";"));
     all.push(("authorization".into(), authorization));
     all
 }

@@ -144,11 +144,7 @@ impl Verifier {
             Stale::Used => AuthError::Replayed,
             Stale::BelowFloor { floor } => AuthError::Skewed { window_s: now.saturating_sub(floor).max(0) },
         })?;
-        Ok(Verified {
-            scope: AccountScope::verified(key.account.clone()),
-            access_key: key.id.clone(),
-            body: ExpectedBody(body),
-        })
+        Ok(Verified { scope: AccountScope::verified(key.account.clone()), access_key: key.id.clone(), body: ExpectedBody(body) })
     }
 
     /// Hands new nonces to the store until `stop` resolves, and once more then.
@@ -233,7 +229,12 @@ fn check_coverage(parts: &Parts, signed: &[&str]) -> Result<(), AuthError> {
     }
 }
 
-fn signature_holds(parts: &Parts, authorization: &Authorization<'_>, content_sha256: &[u8], secret: &str) -> Result<bool, AuthError> {
+fn signature_holds(
+    parts: &Parts,
+    authorization: &Authorization<'_>,
+    content_sha256: &[u8],
+    secret: &str,
+) -> Result<bool, AuthError> {
     let authority = parts.uri.authority().map(http::uri::Authority::as_str);
     if authority.is_some() && parts.version < Version::HTTP_2 {
         return Err(AuthError::Malformed { what: "the request line", rule: "a signed request names a path, not a whole URL" });

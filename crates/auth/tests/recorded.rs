@@ -75,7 +75,11 @@ async fn verifier_at(recording: &Recording, second: i64) -> Verifier {
     let store = Memory::new();
     let account = "1234567890123456".parse().unwrap();
     store
-        .put_access_key(&AccessKey { id: recording.access_key_id.parse().unwrap(), account, secret: recording.access_key_secret.clone() })
+        .put_access_key(&AccessKey {
+            id: recording.access_key_id.parse().unwrap(),
+            account,
+            secret: recording.access_key_secret.clone(),
+        })
         .await
         .unwrap();
     Verifier::open(Arc::new(store), Config::default(), at(second)).await.unwrap()
@@ -112,7 +116,8 @@ impl Random {
 
     /// Another letter or digit in the place of one.
     fn changed(&mut self, text: &str) -> Option<String> {
-        let places: Vec<usize> = text.bytes().enumerate().filter(|(_, byte)| byte.is_ascii_alphanumeric()).map(|(place, _)| place).collect();
+        let places: Vec<usize> =
+            text.bytes().enumerate().filter(|(_, byte)| byte.is_ascii_alphanumeric()).map(|(place, _)| place).collect();
         let place = *places.get(self.below(places.len().max(1)))?;
         let mut bytes = text.as_bytes().to_vec();
         let old = bytes[place];
@@ -175,7 +180,8 @@ async fn ten_thousand_changed_requests_are_all_refused() {
                 "one name less in the list"
             }
             8 => {
-                let (path, query) = request.target.split_once('?').map_or((request.target.as_str(), None), |(path, query)| (path, Some(query)));
+                let (path, query) =
+                    request.target.split_once('?').map_or((request.target.as_str(), None), |(path, query)| (path, Some(query)));
                 let Some(path) = random.changed(path) else { continue };
                 request.target = query.map_or(path.clone(), |query| format!("{path}?{query}"));
                 "path"
@@ -186,7 +192,12 @@ async fn ten_thousand_changed_requests_are_all_refused() {
                 "query"
             }
             10 => {
-                request.method = ["GET", "PUT", "POST", "DELETE", "PATCH"].into_iter().filter(|method| *method != request.method).nth(random.below(4)).unwrap().to_owned();
+                request.method = ["GET", "PUT", "POST", "DELETE", "PATCH"]
+                    .into_iter()
+                    .filter(|method| *method != request.method)
+                    .nth(random.below(4))
+                    .unwrap()
+                    .to_owned();
                 "method"
             }
             _ => {
@@ -228,7 +239,8 @@ async fn each_way_of_being_wrong_has_its_own_name() {
         change(&mut request);
         verifier.verify(&request.parts().unwrap()).map(|_| ()).unwrap_err()
     };
-    let drop = |name: &'static str| move |request: &mut Recorded| request.headers.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
+    let drop =
+        |name: &'static str| move |request: &mut Recorded| request.headers.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
     assert_eq!(outcome(&drop("authorization")), AuthError::Unsigned);
     assert_eq!(outcome(&drop("x-acs-date")), AuthError::MissingHeader { name: "x-acs-date" });
     assert_eq!(outcome(&drop("x-acs-signature-nonce")), AuthError::MissingHeader { name: "x-acs-signature-nonce" });
@@ -242,13 +254,20 @@ async fn each_way_of_being_wrong_has_its_own_name() {
         ("Bearer x", "bearer authentication"),
         ("ACS3-HMAC-SM3 Credential=a,SignedHeaders=b,Signature=c", "signature algorithm ACS3-HMAC-SM3"),
     ] {
-        assert_eq!(outcome(&|request| request.set("authorization", value)), AuthError::SchemeNotSupported { scheme: scheme.to_owned() }, "{value}");
+        assert_eq!(
+            outcome(&|request| request.set("authorization", value)),
+            AuthError::SchemeNotSupported { scheme: scheme.to_owned() },
+            "{value}"
+        );
     }
     for value in ["ACS3-HMAC-SHA256", "ACS3-HMAC-SHA256 x", "ACS3-HMAC-SHA256 Credential=a,Credential=b,Signature=c"] {
         assert!(matches!(outcome(&|request| request.set("authorization", value)), AuthError::Malformed { .. }), "{value}");
     }
     for date in ["", "yesterday", "2026-01-02 03:04:05Z", "2026-13-02T03:04:05Z", "20260102T030405Z"] {
-        assert!(matches!(outcome(&|request| request.set("x-acs-date", date)), AuthError::Malformed { what: "x-acs-date", .. }), "{date}");
+        assert!(
+            matches!(outcome(&|request| request.set("x-acs-date", date)), AuthError::Malformed { what: "x-acs-date", .. }),
+            "{date}"
+        );
     }
     let stranger = |request: &mut Recorded| {
         let changed = request.header("authorization").replace("LTAI-recorded-key", "LTAI-nobodys-key");
@@ -269,11 +288,23 @@ async fn what_is_signed_here_is_accepted_here() {
     let verifier = verifier_at(&recording, recording.recorded_at).await;
     let key = SigningKey { id: recording.access_key_id.clone(), secret: recording.access_key_secret.clone() };
     for (nonce, (method, target, body)) in
-        [("GET", "/", &b""[..]), ("POST", "/2023-03-30/functions/f%20g+h~/invocations?qualifier=LATEST&b=%2b+&a", b"body")].into_iter().enumerate()
+        [("GET", "/", &b""[..]), ("POST", "/2023-03-30/functions/f%20g+h~/invocations?qualifier=LATEST&b=%2b+&a", b"body")]
+            .into_iter()
+            .enumerate()
     {
-        let given = [("Host".to_owned(), "127.0.0.1:7900".to_owned()), ("x-foo".to_owned(), "b".to_owned()), ("X-Foo".to_owned(), " a ".to_owned())];
+        let given = [
+            ("Host".to_owned(), "127.0.0.1:7900".to_owned()),
+            ("x-foo".to_owned(), "b".to_owned()),
+            ("X-Foo".to_owned(), " a ".to_owned()),
+        ];
         let headers = sign_at(&key, method, target, &given, body, now, &nonce.to_string());
-        let request = Recorded { client: String::new(), method: method.to_owned(), target: target.to_owned(), headers, body: String::new() };
+        let request = Recorded {
+            client: String::new(),
+            method: method.to_owned(),
+            target: target.to_owned(),
+            headers,
+            body: String::new(),
+        };
         let verified = verifier.verify(&request.parts().unwrap()).unwrap();
         assert_eq!(verified.body.check(body), Ok(()));
     }

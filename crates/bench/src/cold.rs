@@ -56,7 +56,10 @@ pub(crate) fn run(rounds: usize, calls: usize, credentials: Option<&Path>, json_
         }
     };
     let mut figures = Vec::new();
-    println!("{:8} {:>9} {:>10} {:>10} {:>7} {:>10} {:>7}   cold phases ms (p50)", "", "bare ms", "cold p50", "cold p99", "ratio", "warm p50", "ratio");
+    println!(
+        "{:8} {:>9} {:>10} {:>10} {:>7} {:>10} {:>7}   cold phases ms (p50)",
+        "", "bare ms", "cold p50", "cold p99", "ratio", "warm p50", "ratio"
+    );
     for language in LANGUAGES {
         let mut all = Vec::new();
         for number in 0..rounds {
@@ -85,7 +88,10 @@ fn report(language: &Language, rounds: &[Round]) -> Value {
     let phases: Vec<(&str, f64)> =
         PHASES.iter().enumerate().map(|(index, name)| (*name, over(&|round| median(&round.phases[index])))).collect();
     let shown = phases.iter().map(|(name, ms)| format!("{name} {ms:.2}")).collect::<Vec<_>>().join(" ");
-    println!("{:8} {bare:>9.2} {cold:>10.2} {cold_p99:>10.2} {ratio:>7.3} {warm:>10.3} {warm_ratio:>7.4}   {shown}", language.name);
+    println!(
+        "{:8} {bare:>9.2} {cold:>10.2} {cold_p99:>10.2} {ratio:>7.3} {warm:>10.3} {warm_ratio:>7.4}   {shown}",
+        language.name
+    );
     json!({
         "language": language.name, "bareMs": bare, "coldP50Ms": cold, "coldP99Ms": cold_p99, "coldRatio": ratio, "warmP50Ms": warm, "warmRatio": warm_ratio,
         "phasesMs": phases.into_iter().collect::<std::collections::BTreeMap<_, _>>(),

@@ -101,7 +101,9 @@ impl LocalBlobs {
 
     fn list_now(&self) -> Result<Vec<BlobInfo>, BlobError> {
         let mut found = Vec::new();
-        let read = |path: &Path| fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(|error| failed(path, error));
+        let read = |path: &Path| {
+            fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(|error| failed(path, error))
+        };
         for shelf in read(&self.folder)? {
             let is_shelf = shelf.file_name().len() == 2 && shelf.file_type().is_ok_and(|kind| kind.is_dir());
             if !is_shelf {

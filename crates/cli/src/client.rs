@@ -95,7 +95,13 @@ impl Client {
     }
 
     /// Sends `call` for each page of a list and hands on its items, at most `most` of them.
-    pub(crate) fn list(&self, what: &str, member: &str, most: usize, call: impl Fn(Option<String>) -> Call<'static>) -> Result<Vec<Value>, Failure> {
+    pub(crate) fn list(
+        &self,
+        what: &str,
+        member: &str,
+        most: usize,
+        call: impl Fn(Option<String>) -> Call<'static>,
+    ) -> Result<Vec<Value>, Failure> {
         let (mut items, mut token) = (Vec::new(), None);
         loop {
             let mut page = self.json(what, call(token.take()))?;
@@ -152,7 +158,9 @@ impl Client {
         let response = if patient {
             answering.await?
         } else {
-            let late = || Failure::new(Kind::TimedOut, what, format!("the platform did not answer within {} s", ANSWER_PATIENCE.as_secs()));
+            let late = || {
+                Failure::new(Kind::TimedOut, what, format!("the platform did not answer within {} s", ANSWER_PATIENCE.as_secs()))
+            };
             tokio::time::timeout(ANSWER_PATIENCE, answering).await.map_err(|_| late())??
         };
         let request_id = header(&response, "x-fc-request-id").map(str::to_owned);
@@ -177,7 +185,9 @@ impl Client {
         ];
         headers.extend(call.headers.into_iter().map(|(name, value)| (name.to_owned(), value)));
         let headers = dunlin_auth::sign(&self.credentials.key, call.method, &target, &headers, &call.body);
-        let request = headers.into_iter().fold(Request::builder().method(call.method).uri(target), |request, (name, value)| request.header(name, value));
+        let request = headers
+            .into_iter()
+            .fold(Request::builder().method(call.method).uri(target), |request, (name, value)| request.header(name, value));
         request.body(Full::new(call.body))
     }
 
@@ -187,7 +197,11 @@ impl Client {
     }
 
     /// Sends the request and waits for the answer's head.
-    async fn begin(&self, what: &str, request: Request<Full<Bytes>>) -> Result<(Response<Incoming>, Pin<Box<Connection>>), Failure> {
+    async fn begin(
+        &self,
+        what: &str,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Response<Incoming>, Pin<Box<Connection>>), Failure> {
         let authority = &self.credentials.authority;
         let unreachable = |why: String| {
             Failure::new(Kind::Unreachable, what, format!("cannot reach the platform at {authority}: {why}"))
@@ -246,10 +260,15 @@ fn refused(what: &str, response: &Response<Bytes>, request_id: Option<String>) -
         Some(code) => format!("{message} ({code})"),
         None => format!("{message} (status {})", status.as_u16()),
     };
-    let failure = Failure { request_id: request_id.or_else(|| text("RequestId")), ..Failure::new(Kind::of_status(status.as_u16()), what, why) };
+    let failure = Failure {
+        request_id: request_id.or_else(|| text("RequestId")),
+        ..Failure::new(Kind::of_status(status.as_u16()), what, why)
+    };
     match status {
         StatusCode::NOT_FOUND => failure.next("dunlin fn ls"),
-        StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => failure.next("check --data, or DUNLIN_ACCESS_KEY_ID and DUNLIN_ACCESS_KEY_SECRET"),
+        StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => {
+            failure.next("check --data, or DUNLIN_ACCESS_KEY_ID and DUNLIN_ACCESS_KEY_SECRET")
+        }
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => failure.next("try again in a moment"),
         StatusCode::INTERNAL_SERVER_ERROR => failure.next("look for the request id in what 'dunlin up' printed"),
         _ => failure,

@@ -87,7 +87,12 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_a_host_and_a_port() {
-        for (endpoint, expected) in [("http://127.0.0.1:7900/", "127.0.0.1:7900"), ("localhost:1", "localhost:1"), ("http://a", "a:80"), ("[::1]:5", "[::1]:5")] {
+        for (endpoint, expected) in [
+            ("http://127.0.0.1:7900/", "127.0.0.1:7900"),
+            ("localhost:1", "localhost:1"),
+            ("http://a", "a:80"),
+            ("[::1]:5", "[::1]:5"),
+        ] {
             assert_eq!(authority(endpoint).ok().as_deref(), Some(expected), "{endpoint}");
         }
         for endpoint in ["https://a", "", "http://", "http://a/b", "http://u@a", "a b"] {

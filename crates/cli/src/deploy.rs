@@ -53,7 +53,9 @@ fn name(deploy: &Deploy) -> Result<String, Failure> {
     let name = given.unwrap_or_default();
     match name.parse::<dunlin_model::FunctionName>() {
         Ok(_) => Ok(name),
-        Err(invalid) => Err(Failure::usage(format!("cannot deploy '{name}'"), invalid.to_string()).next("choose a name with --name")),
+        Err(invalid) => {
+            Err(Failure::usage(format!("cannot deploy '{name}'"), invalid.to_string()).next("choose a name with --name"))
+        }
     }
 }
 
@@ -99,7 +101,8 @@ fn settings(deploy: &Deploy, custom: Option<&Value>) -> Map<String, Value> {
     set("instanceConcurrency", deploy.concurrency.map(Value::from));
     set("internetAccess", deploy.internet.map(Value::from));
     if !deploy.environment.is_empty() {
-        let variables: Map<String, Value> = deploy.environment.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+        let variables: Map<String, Value> =
+            deploy.environment.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
         set("environmentVariables", Some(variables.into()));
     }
     if deploy.command.is_some() || !deploy.args.is_empty() || deploy.port.is_some() {
@@ -142,9 +145,14 @@ fn trigger(client: &Client, output: &Output, name: &str, deploy: &Deploy, is_new
                 trigger
             } else {
                 config["authType"] = auth(http).into();
-                let trigger_name = trigger["triggerName"].as_str().ok_or_else(|| Failure::new(Kind::Failed, &what, "a trigger without a name"))?;
+                let trigger_name = trigger["triggerName"]
+                    .as_str()
+                    .ok_or_else(|| Failure::new(Kind::Failed, &what, "a trigger without a name"))?;
                 let call = Call::new("UpdateTrigger", "PUT", format!("{path}/{}", segment(trigger_name)));
-                output.note(&format!("the URL is now for {}", if http == Http::Anonymous { "everybody" } else { "signed callers" }));
+                output.note(&format!(
+                    "the URL is now for {}",
+                    if http == Http::Anonymous { "everybody" } else { "signed callers" }
+                ));
                 client.json(&what, call.json(&json!({"triggerConfig": config.to_string()})))?
             }
         }

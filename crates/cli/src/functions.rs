@@ -12,7 +12,9 @@ use crate::output::{Output, text};
 
 /// The function, if there is one.
 pub(crate) fn find(client: &Client, name: &str) -> Result<Option<Value>, Failure> {
-    match client.json(&format!("cannot look up '{name}'"), Call::new("GetFunction", "GET", format!("/functions/{}", segment(name)))) {
+    match client
+        .json(&format!("cannot look up '{name}'"), Call::new("GetFunction", "GET", format!("/functions/{}", segment(name))))
+    {
         Ok(function) => Ok(Some(function)),
         Err(failure) if failure.kind == Kind::NotFound => Ok(None),
         Err(failure) => Err(failure),
@@ -32,7 +34,12 @@ fn triggers(client: &Client, name: &str) -> Result<Vec<Value>, Failure> {
 
 pub(crate) fn list(client: &Client, output: &Output, prefix: Option<&str>) -> Result<ExitCode, Failure> {
     let prefix = prefix.map(str::to_owned);
-    let call = |token| Call::new("ListFunctions", "GET", "/functions").query("limit", Some(100)).query("prefix", prefix.clone()).query("nextToken", token);
+    let call = |token| {
+        Call::new("ListFunctions", "GET", "/functions")
+            .query("limit", Some(100))
+            .query("prefix", prefix.clone())
+            .query("nextToken", token)
+    };
     let functions = client.list("cannot list functions", "functions", usize::MAX, call)?;
     if functions.is_empty() && output.format == Format::Table {
         output.note("there are no functions; make one with 'dunlin deploy PATH'");
@@ -55,7 +62,8 @@ pub(crate) fn list(client: &Client, output: &Output, prefix: Option<&str>) -> Re
 }
 
 pub(crate) fn get(client: &Client, output: &Output, name: &str) -> Result<ExitCode, Failure> {
-    let mut function = client.json(&format!("cannot show '{name}'"), Call::new("GetFunction", "GET", format!("/functions/{}", segment(name))))?;
+    let mut function = client
+        .json(&format!("cannot show '{name}'"), Call::new("GetFunction", "GET", format!("/functions/{}", segment(name))))?;
     let trigger = http_trigger(client, name)?.unwrap_or_default();
     function["urlInternet"] = trigger["httpTrigger"]["urlInternet"].clone();
     match output.format {
@@ -82,7 +90,10 @@ pub(crate) fn remove(client: &Client, output: &Output, name: &str, yes: bool) ->
     }
     for trigger in &triggers {
         let Some(trigger) = trigger["triggerName"].as_str() else { continue };
-        client.send(&what, Call::new("DeleteTrigger", "DELETE", format!("/functions/{}/triggers/{}", segment(name), segment(trigger))))?;
+        client.send(
+            &what,
+            Call::new("DeleteTrigger", "DELETE", format!("/functions/{}/triggers/{}", segment(name), segment(trigger))),
+        )?;
     }
     client.send(&what, Call::new("DeleteFunction", "DELETE", format!("/functions/{}", segment(name))))?;
     output.note(&format!("removed {name}"));

@@ -54,7 +54,9 @@ fn event(what: &str, data: Option<&str>) -> Result<Bytes, Failure> {
             Ok(bytes.into())
         }
         Some(text) => match text.strip_prefix('@') {
-            Some(file) => std::fs::read(file).map(Bytes::from).map_err(|error| Failure::of(format!("{what} with {file}"), &error)),
+            Some(file) => {
+                std::fs::read(file).map(Bytes::from).map_err(|error| Failure::of(format!("{what} with {file}"), &error))
+            }
             None => Ok(Bytes::from(text.to_owned())),
         },
     }
@@ -65,7 +67,9 @@ fn print_body(what: &str, body: &[u8]) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     let newline: &[u8] = if std::io::stdout().is_terminal() && !body.ends_with(b"\n") { b"\n" } else { b"" };
     match out.write_all(body).and_then(|()| out.write_all(newline)).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::of(format!("{what}: cannot print the answer"), &error)),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::of(format!("{what}: cannot print the answer"), &error))
+        }
         _ => Ok(()),
     }
 }

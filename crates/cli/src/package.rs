@@ -69,7 +69,9 @@ fn guess(folder: &Path) -> Option<Guess> {
     match () {
         () if has("bootstrap") => Some(Guess { runtime: "custom.debian12", handler: "index.handler" }),
         () if has("index.py") => Some(Guess { runtime: "python3.10", handler: "index.handler" }),
-        () if has("index.js") || has("index.mjs") || has("index.cjs") => Some(Guess { runtime: "nodejs20", handler: "index.handler" }),
+        () if has("index.js") || has("index.mjs") || has("index.cjs") => {
+            Some(Guess { runtime: "nodejs20", handler: "index.handler" })
+        }
         () => None,
     }
 }

@@ -45,7 +45,9 @@ impl FunctionFilter {
             && set(&self.description_contains).is_none_or(|part| config.description.contains(&part))
             && set(&self.runtime).is_none_or(|runtime| config.runtime.as_str() == runtime)
             && self.tags.iter().all(|tag| config.tags.iter().flatten().any(|own| own == tag))
-            && set(&self.gpu_type).is_none_or(|gpu| kept("gpuConfig").and_then(|config| config.get("gpuType")).and_then(Value::as_str) == Some(&gpu))
+            && set(&self.gpu_type).is_none_or(|gpu| {
+                kept("gpuConfig").and_then(|config| config.get("gpuType")).and_then(Value::as_str) == Some(&gpu)
+            })
             && set(&self.resource_group_id).is_none_or(|group| kept("resourceGroupId").and_then(Value::as_str) == Some(&group))
             && set(&self.fc_version).is_none_or(|version| version.eq_ignore_ascii_case("v3"))
     }
@@ -56,7 +58,12 @@ impl Control {
     ///
     /// # Errors
     /// Nothing is left of a function that was not created.
-    pub async fn create_function(&self, scope: &AccountScope, patch: FunctionPatch, code: Option<Bytes>) -> Result<Arc<Stored<Function>>, Error> {
+    pub async fn create_function(
+        &self,
+        scope: &AccountScope,
+        patch: FunctionPatch,
+        code: Option<Bytes>,
+    ) -> Result<Arc<Stored<Function>>, Error> {
         let limits = self.limits();
         let config = patch.create(limits)?;
         check_size(&config)?;
@@ -89,7 +96,9 @@ impl Control {
                     CreateError::AlreadyExists => exists(),
                     CreateError::LimitExceeded { limit } => full(limit),
                     CreateError::Store(error) => error.into(),
-                    other @ (CreateError::FunctionNotFound | CreateError::PrefixTaken) => Error::platform("create the function", other),
+                    other @ (CreateError::FunctionNotFound | CreateError::PrefixTaken) => {
+                        Error::platform("create the function", other)
+                    }
                 })
             }
         }
@@ -99,7 +108,12 @@ impl Control {
     ///
     /// # Errors
     /// When it, or the version that is asked for, does not exist.
-    pub fn get_function(&self, scope: &AccountScope, name: &str, qualifier: Option<&str>) -> Result<Arc<Stored<Function>>, Error> {
+    pub fn get_function(
+        &self,
+        scope: &AccountScope,
+        name: &str,
+        qualifier: Option<&str>,
+    ) -> Result<Arc<Stored<Function>>, Error> {
         let (key, stored) = self.function(scope, name)?;
         Self::only_latest(key.name(), qualifier)?;
         Ok(stored)
@@ -109,7 +123,13 @@ impl Control {
     ///
     /// # Errors
     /// [`Error::ConcurrentUpdate`] when somebody else wrote since this call began.
-    pub async fn update_function(&self, scope: &AccountScope, name: &str, patch: FunctionPatch, code: Option<Bytes>) -> Result<Arc<Stored<Function>>, Error> {
+    pub async fn update_function(
+        &self,
+        scope: &AccountScope,
+        name: &str,
+        patch: FunctionPatch,
+        code: Option<Bytes>,
+    ) -> Result<Arc<Stored<Function>>, Error> {
         let (key, current) = self.function(scope, name)?;
         if patch.function_name.as_deref().is_some_and(|given| given != name) {
             return Err(Error::invalid("functionName", "cannot be changed"));
@@ -182,7 +202,12 @@ impl Control {
     ///
     /// # Errors
     /// When the page that is asked for makes no sense.
-    pub async fn list_functions(&self, scope: &AccountScope, paging: &Paging, filter: &FunctionFilter) -> Result<(Vec<Arc<Stored<Function>>>, Option<String>), Error> {
+    pub async fn list_functions(
+        &self,
+        scope: &AccountScope,
+        paging: &Paging,
+        filter: &FunctionFilter,
+    ) -> Result<(Vec<Arc<Stored<Function>>>, Option<String>), Error> {
         let limit = paging.limit_in_force()?;
         let purpose = ["functions", scope.account().as_str()];
         let mut after = paging.after(&self.inner.seal, &purpose)?;
@@ -215,12 +240,18 @@ fn check_size(config: &FunctionConfig) -> Result<(), Error> {
     for (member, value) in &config.kept {
         total += member.len() + value.to_string().len();
         if total > CONFIG_BYTES_MAX {
-            return Err(Error::invalid(member.clone(), format!("is too large: a function's configuration has at most {CONFIG_BYTES_MAX} bytes")));
+            return Err(Error::invalid(
+                member.clone(),
+                format!("is too large: a function's configuration has at most {CONFIG_BYTES_MAX} bytes"),
+            ));
         }
     }
     let bytes = serde_json::to_vec(config).map_err(|error| Error::platform("write the configuration", error))?.len();
     if bytes > CONFIG_BYTES_MAX {
-        return Err(Error::invalid("customRuntimeConfig", format!("is too large: a function's configuration has at most {CONFIG_BYTES_MAX} bytes (actual: {bytes})")));
+        return Err(Error::invalid(
+            "customRuntimeConfig",
+            format!("is too large: a function's configuration has at most {CONFIG_BYTES_MAX} bytes (actual: {bytes})"),
+        ));
     }
     Ok(())
 }

@@ -51,7 +51,12 @@ impl Control {
     ///
     /// # Errors
     /// When the function does not exist or the filter makes no sense.
-    pub fn list_instances(&self, scope: &AccountScope, function: &str, filter: &InstanceFilter) -> Result<Vec<InstanceInfo>, Error> {
+    pub fn list_instances(
+        &self,
+        scope: &AccountScope,
+        function: &str,
+        filter: &InstanceFilter,
+    ) -> Result<Vec<InstanceInfo>, Error> {
         let (key, _) = self.function(scope, function)?;
         let limit = match filter.limit {
             None => usize::MAX,
@@ -65,7 +70,9 @@ impl Control {
         }
         let mut instances = self.inner.instances.instances(&key);
         if let Some(start) = filter.start_key.as_deref().filter(|start| !start.is_empty()) {
-            let Some(position) = instances.iter().position(|instance| instance.id.as_str() == start) else { return Ok(Vec::new()) };
+            let Some(position) = instances.iter().position(|instance| instance.id.as_str() == start) else {
+                return Ok(Vec::new());
+            };
             instances.drain(..=position);
         }
         instances.retain(|instance| {

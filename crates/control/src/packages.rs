@@ -43,7 +43,13 @@ pub(crate) struct Held {
 }
 
 impl Packages {
-    pub(crate) fn new(store: Arc<dyn Store>, blobs: Arc<dyn Blobs>, sandboxes: Arc<dyn Sandboxes>, clock: Clock, config: &Config) -> Self {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        blobs: Arc<dyn Blobs>,
+        sandboxes: Arc<dyn Sandboxes>,
+        clock: Clock,
+        config: &Config,
+    ) -> Self {
         let limits = UnpackLimits { bytes: config.limits.unpacked_bytes_max, entries: config.limits.unpacked_entries_max };
         let grace_s = i64::try_from(config.package_grace.as_secs()).unwrap_or(i64::MAX / 2);
         Self { store, blobs, sandboxes, clock, limits, grace_s, state: Mutex::default() }
@@ -139,7 +145,9 @@ impl Packages {
                     removed += 1;
                     self.state().unused.remove(&digest);
                 }
-                Err(error) => tracing::warn!(package = %digest, error = %chain(&error), "an unused package could not be removed; tried again in the next round"),
+                Err(error) => {
+                    tracing::warn!(package = %digest, error = %chain(&error), "an unused package could not be removed; tried again in the next round")
+                }
             }
         }
         Ok(removed)

@@ -55,12 +55,19 @@ impl Control {
     ///
     /// # Errors
     /// When a member is wrong, the name is taken, or the version has an HTTP trigger already.
-    pub async fn create_trigger(&self, scope: &AccountScope, function: &str, input: TriggerInput) -> Result<Arc<Stored<Trigger>>, Error> {
+    pub async fn create_trigger(
+        &self,
+        scope: &AccountScope,
+        function: &str,
+        input: TriggerInput,
+    ) -> Result<Arc<Stored<Trigger>>, Error> {
         let (function, _) = self.function(scope, function)?;
-        let name: TriggerName = input.trigger_name.as_deref().ok_or_else(|| Error::invalid("triggerName", "is required"))?.parse()?;
+        let name: TriggerName =
+            input.trigger_name.as_deref().ok_or_else(|| Error::invalid("triggerName", "is required"))?.parse()?;
         check_type(input.trigger_type.as_deref())?;
         let qualifier = qualifier_in_force(function.name(), input.qualifier.as_deref())?;
-        let config_text = input.trigger_config.ok_or_else(|| Error::invalid("triggerConfig", "is required for type http: JSON in a string"))?;
+        let config_text =
+            input.trigger_config.ok_or_else(|| Error::invalid("triggerConfig", "is required for type http: JSON in a string"))?;
         let http = self.check_config(&config_text)?;
         let description = self.check_description(input.description.unwrap_or_default())?;
         let key = scope.trigger(function.name().clone(), name.clone());
@@ -97,7 +104,9 @@ impl Control {
                 }
                 Err(CreateError::PrefixTaken) => {}
                 Err(CreateError::AlreadyExists) => return Err(exists(trigger.name, "")),
-                Err(CreateError::LimitExceeded { limit }) => return Err(Error::LimitExceeded { what: "triggers of one function", limit }),
+                Err(CreateError::LimitExceeded { limit }) => {
+                    return Err(Error::LimitExceeded { what: "triggers of one function", limit });
+                }
                 Err(CreateError::FunctionNotFound) => return Err(Error::FunctionNotFound { name: function.name().clone() }),
                 Err(CreateError::Store(error)) => return Err(error.into()),
             }
@@ -126,7 +135,13 @@ impl Control {
     ///
     /// # Errors
     /// [`Error::ConcurrentUpdate`] when somebody else wrote since this call began.
-    pub async fn update_trigger(&self, scope: &AccountScope, function: &str, name: &str, patch: TriggerPatch) -> Result<Arc<Stored<Trigger>>, Error> {
+    pub async fn update_trigger(
+        &self,
+        scope: &AccountScope,
+        function: &str,
+        name: &str,
+        patch: TriggerPatch,
+    ) -> Result<Arc<Stored<Trigger>>, Error> {
         let (key, current) = self.trigger(scope, function, name)?;
         let mut trigger = current.value.clone();
         if let Some(text) = patch.trigger_config {
@@ -173,7 +188,12 @@ impl Control {
     ///
     /// # Errors
     /// When the function does not exist or the page makes no sense.
-    pub async fn list_triggers(&self, scope: &AccountScope, function: &str, paging: &Paging) -> Result<(Vec<Arc<Stored<Trigger>>>, Option<String>), Error> {
+    pub async fn list_triggers(
+        &self,
+        scope: &AccountScope,
+        function: &str,
+        paging: &Paging,
+    ) -> Result<(Vec<Arc<Stored<Trigger>>>, Option<String>), Error> {
         let limit = paging.limit_in_force()?;
         let (function, _) = self.function(scope, function)?;
         let purpose = ["triggers", scope.account().as_str(), function.name().as_str()];
@@ -184,7 +204,10 @@ impl Control {
 
     fn check_config(&self, text: &str) -> Result<HttpTriggerConfig, Error> {
         if text.len() > CONFIG_BYTES_MAX {
-            return Err(Error::invalid("triggerConfig", format!("must be at most {CONFIG_BYTES_MAX} bytes (actual: {})", text.len())));
+            return Err(Error::invalid(
+                "triggerConfig",
+                format!("must be at most {CONFIG_BYTES_MAX} bytes (actual: {})", text.len()),
+            ));
         }
         Ok(HttpTriggerConfig::parse(text)?)
     }
@@ -206,7 +229,9 @@ fn check_type(given: Option<&str>) -> Result<(), Error> {
     match given {
         Some("http") => Ok(()),
         None | Some("") => Err(Error::invalid("triggerType", "is required: 'http'")),
-        Some(known) if LATER.contains(&known) => Err(Error::invalid("triggerType", format!("'{known}' is not supported yet; use 'http'"))),
+        Some(known) if LATER.contains(&known) => {
+            Err(Error::invalid("triggerType", format!("'{known}' is not supported yet; use 'http'")))
+        }
         Some(_) => Err(Error::invalid("triggerType", "is unknown; use 'http'")),
     }
 }
@@ -253,7 +278,14 @@ mod tests {
     #[test]
     fn a_url_prefix_is_a_dns_label_whatever_the_names() {
         let long = "x".repeat(64);
-        for (trigger, function) in [("web", "hello"), ("_", "_"), ("___A__b-", "-_".trim_start_matches('-')), ("xn--evil", "f"), (&long, &long), ("_9", "f")] {
+        for (trigger, function) in [
+            ("web", "hello"),
+            ("_", "_"),
+            ("___A__b-", "-_".trim_start_matches('-')),
+            ("xn--evil", "f"),
+            (&long, &long),
+            ("_9", "f"),
+        ] {
             let account = "1234567890123456".parse().unwrap();
             let key = FunctionKey::from_stored(account, function.parse().unwrap());
             let label = url_prefix(&trigger.parse().unwrap(), &key);

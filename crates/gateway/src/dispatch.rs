@@ -80,12 +80,15 @@ impl Dispatch {
         match request.uri().path() {
             "/-/ready" => match self.doors.status.ready() {
                 Ok(()) => text(StatusCode::OK, "text/plain; charset=utf-8", "ready\n".into()),
-                Err(missing) => text(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", format!("not ready: {missing}\n")),
+                Err(missing) => {
+                    text(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", format!("not ready: {missing}\n"))
+                }
             },
             "/-/metrics" => {
                 text(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", self.doors.status.metrics())
             }
-            path => Problem::new(StatusCode::NOT_FOUND, "PathNotSupported", format!("nothing is served at {path}")).response(&RequestId::random()),
+            path => Problem::new(StatusCode::NOT_FOUND, "PathNotSupported", format!("nothing is served at {path}"))
+                .response(&RequestId::random()),
         }
     }
 }
@@ -101,7 +104,9 @@ fn check(request: &mut Request<Incoming>) -> Result<Host, Problem> {
     }
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => Host::parse(host.as_bytes()).ok_or_else(|| Problem::invalid("the Host header is malformed").closing())?,
+        (Some(host), None) => {
+            Host::parse(host.as_bytes()).ok_or_else(|| Problem::invalid("the Host header is malformed").closing())?
+        }
         (None, _) => return Err(Problem::invalid("the Host header is missing").closing()),
         (Some(_), Some(_)) => return Err(Problem::invalid("there is more than one Host header").closing()),
     };
@@ -118,7 +123,9 @@ fn check(request: &mut Request<Incoming>) -> Result<Host, Problem> {
         return Err(Problem::invalid("a change of protocol is not served; leave the Upgrade header out").closing());
     }
     if request.headers().get(EXPECT).is_some_and(|expected| !expected.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-        return Err(Problem::new(StatusCode::EXPECTATION_FAILED, "InvalidArgument", "only 'Expect: 100-continue' is served").closing());
+        return Err(
+            Problem::new(StatusCode::EXPECTATION_FAILED, "InvalidArgument", "only 'Expect: 100-continue' is served").closing()
+        );
     }
     Ok(host)
 }

@@ -114,7 +114,11 @@ impl From<Refusal> for Problem {
             Refusal::Platform(detail) => {
                 // The caller is told that it was not its fault; the detail is the operator's.
                 tracing::error!(detail, "a call failed in the platform");
-                return Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", "the platform failed to run the call");
+                return Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "InternalServerError",
+                    "the platform failed to run the call",
+                );
             }
         };
         Self::new(status, code, refusal.to_string())

@@ -66,7 +66,9 @@ mod tests {
             let host = Host::parse(text.as_bytes()).unwrap_or_else(|| panic!("{text}"));
             assert_eq!((host.name(), host.port), (name, port), "{text}");
         }
-        for text in ["", ":80", "a b", "a@b", "a/b", "a:b", "a:1:2", "a:99999", "[::1", "::1", "[x]", "[::1]x", ".a", "a..b", "a,b", "ä"] {
+        for text in
+            ["", ":80", "a b", "a@b", "a/b", "a:b", "a:1:2", "a:99999", "[::1", "::1", "[x]", "[::1]x", ".a", "a..b", "a,b", "ä"]
+        {
             assert_eq!(Host::parse(text.as_bytes()), None, "{text}");
         }
     }

@@ -292,9 +292,11 @@ impl Run<'_> {
                 (Outcome::OutOfMemory, "FunctionOOMError", text::exited(&ended, took, peak))
             }
             CallError::Exited(ended) => (Outcome::Exited, "FunctionUnhandledError", text::exited(&ended, took, peak)),
-            CallError::NotDelivered => {
-                (Outcome::Exited, "FunctionUnhandledError", text::unhandled("Process exited unexpectedly before it had read the request"))
-            }
+            CallError::NotDelivered => (
+                Outcome::Exited,
+                "FunctionUnhandledError",
+                text::unhandled("Process exited unexpectedly before it had read the request"),
+            ),
             CallError::Protocol(problem) => {
                 tracing::info!(request = %self.invocation.request_id, problem, "an instance broke the protocol");
                 (Outcome::Exited, "FunctionUnhandledError", text::unhandled("Process broke the runtime's protocol and was ended"))
@@ -341,10 +343,9 @@ impl Run<'_> {
         let custom = self.spec.function().config.runtime.language() == Language::Custom;
         match &*source {
             StartError::Function(error) => self.init_failed(Outcome::InitFailed, error.clone()),
-            StartError::TimedOut => self.init_failed(
-                Outcome::InitFailed,
-                text::not_initialized("Function instance did not become ready in time"),
-            ),
+            StartError::TimedOut => {
+                self.init_failed(Outcome::InitFailed, text::not_initialized("Function instance did not become ready in time"))
+            }
             StartError::Protocol(_) => self.init_failed(
                 Outcome::InitFailed,
                 text::not_initialized("Process broke the runtime's protocol while it was started"),

@@ -118,7 +118,9 @@ const MS: Duration = Duration::from_millis(1);
 
 #[tokio::test(start_paused = true)]
 async fn a_good_call_is_recorded_and_billed_by_the_handlers_time() {
-    let bench = bench(PYTHON, on_call(|| Act::Answer(87 * MS + Duration::from_micros(20), Answer::Event(Bytes::from_static(b"ok"))))).await;
+    let bench =
+        bench(PYTHON, on_call(|| Act::Answer(87 * MS + Duration::from_micros(20), Answer::Event(Bytes::from_static(b"ok")))))
+            .await;
     let mut invocation = bench.invocation();
     invocation.log_type = LogType::Tail;
     let request = invocation.request_id.clone();
@@ -131,8 +133,9 @@ async fn a_good_call_is_recorded_and_billed_by_the_handlers_time() {
     assert_eq!(record.instance, reply.instance);
     let tail = String::from_utf8(reply.log_tail.expect("asked for")).expect("text");
     assert!(
-        tail.starts_with(&format!("loading\nFC Invoke Start RequestId: {request}\nprinted\nFC Invoke End RequestId: {request}\n\nDuration: "))
-            && tail.ends_with("Memory Size: 128 MB, Max Memory Used: 9.00 MB\n"),
+        tail.starts_with(&format!(
+            "loading\nFC Invoke Start RequestId: {request}\nprinted\nFC Invoke End RequestId: {request}\n\nDuration: "
+        )) && tail.ends_with("Memory Size: 128 MB, Max Memory Used: 9.00 MB\n"),
         "{tail}"
     );
 }
@@ -278,7 +281,10 @@ async fn what_names_nothing_or_is_too_large_is_no_call() {
     assert!(bench.records.all().is_empty());
     assert_eq!(bench.script.calls(), 0);
     let wrapped = Invocation { origin: Origin::Http, ..bench.invocation() };
-    assert!(bench.invoker.call(wrapped, Payload::Event(Bytes::from_static(&[0; 200]))).await.is_ok(), "the door has seen its body");
+    assert!(
+        bench.invoker.call(wrapped, Payload::Event(Bytes::from_static(&[0; 200]))).await.is_ok(),
+        "the door has seen its body"
+    );
 }
 
 fn streaming(frames: usize, pause: Duration) -> Script {
@@ -364,8 +370,11 @@ async fn tail_of(script: Script) -> (String, RequestId) {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_call_brings_what_was_printed_before_it_failed() {
-    let failures: [fn() -> CallError; 3] =
-        [|| CallError::TimedOut, || CallError::Exited(ended(true)), || CallError::Function(FunctionError::worded(ErrorType::UnhandledInvocationError, None, "no"))];
+    let failures: [fn() -> CallError; 3] = [
+        || CallError::TimedOut,
+        || CallError::Exited(ended(true)),
+        || CallError::Function(FunctionError::worded(ErrorType::UnhandledInvocationError, None, "no")),
+    ];
     for failure in failures {
         let (tail, request) = tail_of(on_call(move || Act::Fail(MS, failure()))).await;
         let expected = format!(

@@ -31,13 +31,24 @@ impl Store for Flaky {
     async fn create_function(&self, key: &FunctionKey, function: &Function, limit: usize) -> Result<Revision, CreateError> {
         self.inner.create_function(key, function, limit).await
     }
-    async fn replace_function(&self, key: &FunctionKey, function: &Function, expected: Revision) -> Result<Revision, ReplaceError> {
+    async fn replace_function(
+        &self,
+        key: &FunctionKey,
+        function: &Function,
+        expected: Revision,
+    ) -> Result<Revision, ReplaceError> {
         self.inner.replace_function(key, function, expected).await
     }
     async fn delete_function(&self, key: &FunctionKey, expected: Revision) -> Result<(), DeleteError> {
         self.inner.delete_function(key, expected).await
     }
-    async fn list_functions(&self, scope: &AccountScope, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<Arc<Stored<Function>>>, StoreError> {
+    async fn list_functions(
+        &self,
+        scope: &AccountScope,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Arc<Stored<Function>>>, StoreError> {
         self.inner.list_functions(scope, prefix, after, limit).await
     }
     async fn create_trigger(&self, key: &TriggerKey, trigger: &Trigger, limit: usize) -> Result<Revision, CreateError> {
@@ -49,7 +60,13 @@ impl Store for Flaky {
     async fn delete_trigger(&self, key: &TriggerKey, expected: Revision) -> Result<(), DeleteError> {
         self.inner.delete_trigger(key, expected).await
     }
-    async fn list_triggers(&self, function: &FunctionKey, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<Arc<Stored<Trigger>>>, StoreError> {
+    async fn list_triggers(
+        &self,
+        function: &FunctionKey,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Arc<Stored<Trigger>>>, StoreError> {
         self.inner.list_triggers(function, prefix, after, limit).await
     }
     async fn put_access_key(&self, key: &AccessKey) -> Result<(), StoreError> {
@@ -71,7 +88,11 @@ impl Store for Flaky {
             return Err(StoreError::Full);
         }
         self.inner.append_records(records).await?;
-        if self.lose_answer.swap(false, Ordering::SeqCst) { Err(StoreError::Failed { detail: "the answer was lost".into() }) } else { Ok(()) }
+        if self.lose_answer.swap(false, Ordering::SeqCst) {
+            Err(StoreError::Failed { detail: "the answer was lost".into() })
+        } else {
+            Ok(())
+        }
     }
     async fn records(&self, scope: &AccountScope, query: &RecordQuery) -> Result<Page<Record>, StoreError> {
         self.inner.records(scope, query).await

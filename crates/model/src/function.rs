@@ -237,10 +237,25 @@ pub struct FunctionPatch {
 
 /// Members that are stored and given back without an effect of their own yet.
 const KEPT: &[&str] = &[
-    "customContainerConfig", "customDNS", "disableInjectCredentials", "disableOndemand", "enableLongLiving",
-    "gpuConfig", "instanceIsolationMode", "juiceFsConfig", "layers", "logConfig", "microSandboxConfig", "nasConfig",
-    "ossMountConfig", "polarFsConfig", "resourceGroupId", "sessionAffinity", "sessionAffinityConfig",
-    "tracingConfig", "vpcConfig",
+    "customContainerConfig",
+    "customDNS",
+    "disableInjectCredentials",
+    "disableOndemand",
+    "enableLongLiving",
+    "gpuConfig",
+    "instanceIsolationMode",
+    "juiceFsConfig",
+    "layers",
+    "logConfig",
+    "microSandboxConfig",
+    "nasConfig",
+    "ossMountConfig",
+    "polarFsConfig",
+    "resourceGroupId",
+    "sessionAffinity",
+    "sessionAffinityConfig",
+    "tracingConfig",
+    "vpcConfig",
 ];
 
 impl FunctionPatch {
@@ -377,7 +392,10 @@ impl FunctionConfig {
         };
         within("memorySize", self.memory_size, limits.memory_mb)?;
         if self.memory_size % limits.memory_step_mb != 0 {
-            return wrong("memorySize", format!("must be a multiple of {} (actual: {})", limits.memory_step_mb, self.memory_size));
+            return wrong(
+                "memorySize",
+                format!("must be a multiple of {} (actual: {})", limits.memory_step_mb, self.memory_size),
+            );
         }
         within("timeout", self.timeout, limits.timeout_s)?;
         if let Some(cpu) = self.cpu {
@@ -388,7 +406,12 @@ impl FunctionConfig {
             #[expect(clippy::cast_precision_loss, reason = "memory is at most 32768")]
             let memory_gb = self.memory_size as f64 / 1024.0;
             if memory_gb / cpu > 4.0 + 1e-6 || memory_gb / cpu < 1.0 - 1e-6 {
-                return wrong("cpu", format!("must be between a quarter of and as much as memorySize in GB (actual: {cpu} vCPU with {memory_gb} GB)"));
+                return wrong(
+                    "cpu",
+                    format!(
+                        "must be between a quarter of and as much as memorySize in GB (actual: {cpu} vCPU with {memory_gb} GB)"
+                    ),
+                );
             }
         }
         if let Some(disk) = self.disk_size.filter(|disk| ![512, 10_240].contains(disk)) {
@@ -397,7 +420,10 @@ impl FunctionConfig {
         if let Some(concurrency) = self.instance_concurrency {
             within("instanceConcurrency", concurrency, (1, limits.concurrency_max))?;
             if concurrency > 1 && self.runtime.language() != Language::Custom {
-                return wrong("instanceConcurrency", format!("must be 1 for runtime '{}' (actual: {concurrency})", self.runtime.as_str()));
+                return wrong(
+                    "instanceConcurrency",
+                    format!("must be 1 for runtime '{}' (actual: {concurrency})", self.runtime.as_str()),
+                );
             }
         }
         if let Some(idle) = self.idle_timeout {
@@ -444,7 +470,10 @@ fn check_handler_form(field: &str, handler: &str) -> Result<(), InvalidField> {
     if well_formed && !handler.contains('\\') {
         Ok(())
     } else {
-        Err(InvalidField::new(field, format!("must have the form 'file.function', for example 'index.handler' (actual: {handler:?})")))
+        Err(InvalidField::new(
+            field,
+            format!("must have the form 'file.function', for example 'index.handler' (actual: {handler:?})"),
+        ))
     }
 }
 
@@ -453,8 +482,8 @@ fn check_environment(variables: &BTreeMap<String, String>, limits: &Limits) -> R
     for (name, value) in variables {
         let field = || format!("environmentVariables.{}", name.escape_debug());
         let bytes = name.as_bytes();
-        let well_formed = bytes.first().is_some_and(u8::is_ascii_alphabetic)
-            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_');
+        let well_formed =
+            bytes.first().is_some_and(u8::is_ascii_alphabetic) && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_');
         if !well_formed {
             return Err(InvalidField::new(field(), "is invalid: a name must match ^[A-Za-z][A-Za-z0-9_]*$"));
         }
@@ -504,7 +533,10 @@ fn check_custom(custom: &CustomRuntimeConfig) -> Result<(), InvalidField> {
             }
         }
         if health.http_get_url.as_ref().is_some_and(|url| url.len() > 2048 || url.chars().any(|c| c.is_control() || c == ' ')) {
-            return Err(InvalidField::new("customRuntimeConfig.healthCheckConfig.httpGetUrl", "must be a path of at most 2048 characters"));
+            return Err(InvalidField::new(
+                "customRuntimeConfig.healthCheckConfig.httpGetUrl",
+                "must be a path of at most 2048 characters",
+            ));
         }
     }
     Ok(())
@@ -534,9 +566,15 @@ fn check_tags(tags: &[Tag]) -> Result<(), InvalidField> {
         return Err(InvalidField::new("tags", "must be at most 20"));
     }
     for tag in tags {
-        let reserved = tag.key.starts_with("aliyun") || tag.key.starts_with("acs:") || tag.key.contains("http://") || tag.key.contains("https://");
+        let reserved = tag.key.starts_with("aliyun")
+            || tag.key.starts_with("acs:")
+            || tag.key.contains("http://")
+            || tag.key.contains("https://");
         if tag.key.is_empty() || tag.key.chars().count() > 64 || reserved {
-            return Err(InvalidField::new("tags", "is invalid: a Key has 1 to 64 characters and does not start with 'aliyun' or 'acs:' or hold a URL"));
+            return Err(InvalidField::new(
+                "tags",
+                "is invalid: a Key has 1 to 64 characters and does not start with 'aliyun' or 'acs:' or hold a URL",
+            ));
         }
         if tag.value.chars().count() > 128 {
             return Err(InvalidField::new("tags", "is invalid: a Value has at most 128 characters"));
@@ -578,7 +616,10 @@ mod tests {
             (r#""environmentVariables":{"A=B":"x"}"#, "environmentVariables.A=B"),
             (r#""environmentVariables":{"FC_X":"x"}"#, "environmentVariables.FC_X"),
             (r#""customRuntimeConfig":{"port":70000}"#, "customRuntimeConfig.port"),
-            (r#""instanceLifecycleConfig":{"initializer":{"handler":"a.b","timeout":301}}"#, "instanceLifecycleConfig.initializer.timeout"),
+            (
+                r#""instanceLifecycleConfig":{"initializer":{"handler":"a.b","timeout":301}}"#,
+                "instanceLifecycleConfig.initializer.timeout",
+            ),
             (r#""instanceLifecycleConfig":{"preStop":{"command":["a"]}}"#, "instanceLifecycleConfig.preStop.command"),
             (r#""tags":[{"Key":"acs:x","Value":""}]"#, "tags"),
         ] {
@@ -597,7 +638,9 @@ mod tests {
 
     #[test]
     fn a_patch_leaves_absent_members_alone() {
-        let base = created(r#"{"functionName":"f","runtime":"python3.10","handler":"index.handler","environmentVariables":{"A":"1"}}"#).unwrap();
+        let base =
+            created(r#"{"functionName":"f","runtime":"python3.10","handler":"index.handler","environmentVariables":{"A":"1"}}"#)
+                .unwrap();
         let patch: FunctionPatch = serde_json::from_str(r#"{"timeout":9}"#).unwrap();
         let changed = patch.apply(base.clone(), &Limits::default()).unwrap();
         assert_eq!(changed.timeout, 9);

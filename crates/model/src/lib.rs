@@ -18,12 +18,12 @@ pub mod scope;
 pub mod trigger;
 
 pub use function::{
-    CodePackage, CustomHealthCheckConfig, CustomRuntimeConfig, Function, FunctionConfig, FunctionPatch,
-    InstanceLifecycleConfig, LifecycleHook, Tag,
+    CodePackage, CustomHealthCheckConfig, CustomRuntimeConfig, Function, FunctionConfig, FunctionPatch, InstanceLifecycleConfig,
+    LifecycleHook, Tag,
 };
 pub use ids::{
-    AccessKeyId, AccountId, CellId, Crc64, Digest, FunctionKey, FunctionName, InstanceId, InvalidId, Qualifier,
-    RequestId, Revision, TriggerKey, TriggerName, VersionKey,
+    AccessKeyId, AccountId, CellId, Crc64, Digest, FunctionKey, FunctionName, InstanceId, InvalidId, Qualifier, RequestId,
+    Revision, TriggerKey, TriggerName, VersionKey,
 };
 pub use invocation::{AttemptToken, ErrorType, FunctionError, Invocation, LogType, Origin};
 pub use limits::{InvalidField, Limits};

@@ -125,7 +125,10 @@ impl HttpTriggerConfig {
         })?;
         reader.end().map_err(|error| InvalidField::new("triggerConfig", format!("is invalid: {error}")))?;
         if config.methods.is_empty() {
-            return Err(InvalidField::new("triggerConfig.methods", "must name at least one of GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"));
+            return Err(InvalidField::new(
+                "triggerConfig.methods",
+                "must name at least one of GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS",
+            ));
         }
         if config.auth_type == AuthType::Jwt {
             return Err(InvalidField::new("triggerConfig.authType", "'jwt' is not supported yet; use 'anonymous' or 'function'"));

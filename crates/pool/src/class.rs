@@ -134,7 +134,9 @@ mod tests {
 
     #[test]
     fn a_node_class_never_exceeds_the_functions_memory() {
-        for (memory, class) in [(128, 128), (192, 128), (256, 256), (320, 256), (1023, 512), (1024, 1024), (3072, 2048), (32_768, 32_768)] {
+        for (memory, class) in
+            [(128, 128), (192, 128), (256, 256), (320, 256), (1023, 512), (1024, 1024), (3072, 2048), (32_768, 32_768)]
+        {
             assert_eq!(node_class_mb(memory), class, "{memory}");
         }
     }

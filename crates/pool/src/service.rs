@@ -99,12 +99,7 @@ enum Effect {
 impl Pool {
     /// A pool over `sandboxes`. Must be called inside a tokio runtime.
     #[must_use]
-    pub fn new(
-        config: Config,
-        sandboxes: Arc<dyn Sandboxes>,
-        logs: Arc<dyn LogSinks>,
-        observer: Arc<dyn Observer>,
-    ) -> Self {
+    pub fn new(config: Config, sandboxes: Arc<dyn Sandboxes>, logs: Arc<dyn LogSinks>, observer: Arc<dyn Observer>) -> Self {
         Self::with_boot(config, sandboxes, Arc::new(GuestBoot), logs, observer)
     }
 
@@ -117,7 +112,12 @@ impl Pool {
         logs: Arc<dyn LogSinks>,
         observer: Arc<dyn Observer>,
     ) -> Self {
-        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of memory")]
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of memory"
+        )]
         let stock_bytes = (config.memory_bytes_max as f64 * config.stock_share.clamp(0.0, 1.0)) as u64;
         let engine = Engine::new(Bounds {
             instances_per_account: config.instances_per_account_max,
@@ -158,12 +158,7 @@ impl Pool {
     ///
     /// # Errors
     /// See [`LeaseError`].
-    pub async fn lease(
-        &self,
-        spec: &Arc<InstanceSpec>,
-        request: &RequestId,
-        deadline: Instant,
-    ) -> Result<Lease, LeaseError> {
+    pub async fn lease(&self, spec: &Arc<InstanceSpec>, request: &RequestId, deadline: Instant) -> Result<Lease, LeaseError> {
         let began = Instant::now();
         let (waiter, answer) = match self.inner.ask(spec, request, deadline, began) {
             Asked::Granted(lease) => return Ok(lease),
@@ -346,9 +341,10 @@ impl Inner {
             Why::Deadline => LeaseError::QueueTimeout,
             Why::TooManyWaiting => LeaseError::Throttled { waiting_max: self.config.waiting_per_account_max },
             Why::StartFailed => cause.failure.clone().map_or_else(platform, LeaseError::Start),
-            Why::OthersFailed => cause.failure.clone().map_or_else(platform, |failure| {
-                LeaseError::Start(StartFailure { phases: Phases::default(), ..failure })
-            }),
+            Why::OthersFailed => cause
+                .failure
+                .clone()
+                .map_or_else(platform, |failure| LeaseError::Start(StartFailure { phases: Phases::default(), ..failure })),
             Why::Platform => platform(),
             Why::Draining => LeaseError::ShuttingDown,
         }

@@ -104,7 +104,8 @@ async fn the_cpu_is_limited_after_the_initializer() {
     assert_eq!(lease.phases().load, Duration::from_millis(7));
     assert_eq!(lease.phases().init, Duration::from_millis(11));
     let deeds = bench.cells.deeds();
-    let bind = deeds.iter().position(|deed| matches!(deed, Deed::Bind(_, bind) if bind.memory_bytes == 128 << 20)).expect("bound");
+    let bind =
+        deeds.iter().position(|deed| matches!(deed, Deed::Bind(_, bind) if bind.memory_bytes == 128 << 20)).expect("bound");
     let cpu = deeds.iter().position(|deed| matches!(deed, Deed::SetCpu(_, 63))).expect("limited");
     assert!(bind < cpu, "{deeds:?}");
 }

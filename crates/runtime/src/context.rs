@@ -87,10 +87,7 @@ pub(crate) fn load_head(spec: &LoadSpec) -> Vec<u8> {
 /// The head of `Init`, `Invoke` and `PreStop`. Written by hand because it is on the warm path; a request id has no
 /// character that JSON would escape.
 pub(crate) fn call_head(call: &CallContext) -> String {
-    format!(
-        r#"{{"requestId":"{}","deadlineMs":{},"retryCount":{}}}"#,
-        call.request_id, call.deadline_ms, call.retry_count
-    )
+    format!(r#"{{"requestId":"{}","deadlineMs":{},"retryCount":{}}}"#, call.request_id, call.deadline_ms, call.retry_count)
 }
 
 /// The version's number, empty for the head.

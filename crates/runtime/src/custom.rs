@@ -92,13 +92,16 @@ impl Server {
             *request.uri_mut() = uri.clone();
             request.headers_mut().insert(header::HOST, self.host.clone());
             request.headers_mut().extend(self.common.clone());
-            let seen = match tokio::time::timeout(seconds(health.timeout_seconds, 1), self.send_collected(request, HOOK_BODY_BYTES_MAX)).await {
-                Ok(Ok(response)) if response.status().is_success() || response.status().is_redirection() => None,
-                Ok(Ok(response)) => Some(format!("it answered status {}", response.status().as_u16())),
-                Ok(Err(Failure::Send(SendError::Socket(error)))) => return Err(StartError::Sandbox(error)),
-                Ok(Err(failure)) => Some(failure.to_string()),
-                Err(_) => Some("it did not answer in time".to_owned()),
-            };
+            let seen =
+                match tokio::time::timeout(seconds(health.timeout_seconds, 1), self.send_collected(request, HOOK_BODY_BYTES_MAX))
+                    .await
+                {
+                    Ok(Ok(response)) if response.status().is_success() || response.status().is_redirection() => None,
+                    Ok(Ok(response)) => Some(format!("it answered status {}", response.status().as_u16())),
+                    Ok(Err(Failure::Send(SendError::Socket(error)))) => return Err(StartError::Sandbox(error)),
+                    Ok(Err(failure)) => Some(failure.to_string()),
+                    Err(_) => Some("it did not answer in time".to_owned()),
+                };
             match seen {
                 None => (good, bad) = (good + 1, 0),
                 Some(_) => (good, bad) = (0, bad + 1),
@@ -121,7 +124,13 @@ impl Server {
         self.hook(call, Method::GET, "/pre-stop", deadline).await
     }
 
-    async fn hook(&self, call: &CallContext, method: Method, path: &'static str, deadline: Instant) -> Result<Vec<u8>, Failed<CallError>> {
+    async fn hook(
+        &self,
+        call: &CallContext,
+        method: Method,
+        path: &'static str,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Failed<CallError>> {
         let in_flight = InFlight::begin(&self.watched.output, &call.request_id, call.capture_tail);
         let request = self.own_request(call, method, path, Bytes::new());
         let result = self.bounded(deadline, self.send_collected(request, HOOK_BODY_BYTES_MAX)).await;
@@ -136,7 +145,12 @@ impl Server {
     }
 
     /// An event in, a result out.
-    pub(crate) async fn invoke(&self, call: &CallContext, event: Bytes, deadline: Instant) -> Result<Answered, Failed<CallError>> {
+    pub(crate) async fn invoke(
+        &self,
+        call: &CallContext,
+        event: Bytes,
+        deadline: Instant,
+    ) -> Result<Answered, Failed<CallError>> {
         let in_flight = InFlight::begin(&self.watched.output, &call.request_id, call.capture_tail);
         let request = self.own_request(call, Method::POST, "/invoke", event);
         let result = self.bounded(deadline, self.send_collected(request, ANSWER_BYTES_MAX)).await;
@@ -155,7 +169,12 @@ impl Server {
     }
 
     /// A request in, a response out, both as they are.
-    pub(crate) async fn pass_through(&self, call: &CallContext, request: Request<Body>, deadline: Instant) -> Result<Answered, Failed<CallError>> {
+    pub(crate) async fn pass_through(
+        &self,
+        call: &CallContext,
+        request: Request<Body>,
+        deadline: Instant,
+    ) -> Result<Answered, Failed<CallError>> {
         let in_flight = InFlight::begin(&self.watched.output, &call.request_id, call.capture_tail);
         let (mut head, body) = request.into_parts();
         head.version = http::Version::HTTP_11;
@@ -196,7 +215,8 @@ impl Server {
 
     /// A request the platform makes itself.
     fn own_request(&self, call: &CallContext, method: Method, path: &'static str, body: Bytes) -> Request<Body> {
-        let mut request = Request::new(if body.is_empty() { empty() } else { Full::new(body).map_err(|never| match never {}).boxed_unsync() });
+        let mut request =
+            Request::new(if body.is_empty() { empty() } else { Full::new(body).map_err(|never| match never {}).boxed_unsync() });
         *request.method_mut() = method;
         *request.uri_mut() = Uri::from_static(path);
         http_headers::add_common(request.headers_mut(), &self.common, call, path);
@@ -238,7 +258,9 @@ impl Server {
         // A broken connection is most often a dead server: then that is the news.
         match self.watched.end_within(END_GRACE).await {
             // Nobody took the connection, so nobody has read the call.
-            Some(_) if matches!(failure, Failure::Send(SendError::Connect(_) | SendError::Socket(_))) => Err(CallError::NotDelivered),
+            Some(_) if matches!(failure, Failure::Send(SendError::Connect(_) | SendError::Socket(_))) => {
+                Err(CallError::NotDelivered)
+            }
             Some(ended) => Err(CallError::Exited(ended)),
             None => Err(CallError::BadResponse(failure.to_string())),
         }

@@ -39,11 +39,15 @@ pub(crate) fn node(memory_mb: u32) -> Program {
     // Node itself takes about 45 MB, which weighs most in the small classes.
     let old_space_mb = (memory_mb * 3 / 4).min(memory_mb.saturating_sub(48)).max(64);
     let old_space = format!("--max-old-space-size={old_space_mb}");
-    program("/", &["node", &old_space, "/rt/node/bootstrap.js"], [
-        ("HOME".to_owned(), "/tmp".to_owned()),
-        ("LANG".to_owned(), "C.UTF-8".to_owned()),
-        ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
-    ])
+    program(
+        "/",
+        &["node", &old_space, "/rt/node/bootstrap.js"],
+        [
+            ("HOME".to_owned(), "/tmp".to_owned()),
+            ("LANG".to_owned(), "C.UTF-8".to_owned()),
+            ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+        ],
+    )
 }
 
 /// The user's own server: `command` and `args`, or `/code/bootstrap` (contract section 8.1).

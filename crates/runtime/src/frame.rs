@@ -76,7 +76,14 @@ pub(crate) enum FrameError {
 }
 
 /// The header of a frame from the host.
-pub(crate) fn header(request: Request, flags: u8, stream: u32, token: AttemptToken, head: usize, body: usize) -> [u8; HEADER_BYTES] {
+pub(crate) fn header(
+    request: Request,
+    flags: u8,
+    stream: u32,
+    token: AttemptToken,
+    head: usize,
+    body: usize,
+) -> [u8; HEADER_BYTES] {
     let length = |bytes: usize| u32::try_from(bytes).expect("heads and events are capped far below 4 GiB").to_le_bytes();
     let mut header = [0; HEADER_BYTES];
     header[0] = request as u8;

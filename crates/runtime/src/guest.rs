@@ -94,11 +94,7 @@ impl Guest {
         let guest = Self {
             cell: cell.id,
             channel: Channel::new(cell.channel)?,
-            watched: Arc::new(Watched {
-                output: Output::start(cell.log)?,
-                peak: Peak::new(cell.usage),
-                ended: cell.ended,
-            }),
+            watched: Arc::new(Watched { output: Output::start(cell.log)?, peak: Peak::new(cell.usage), ended: cell.ended }),
             server: OnceLock::new(),
             function: OnceLock::new(),
         };
@@ -135,7 +131,12 @@ impl Guest {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn load(&self, sandboxes: &Arc<dyn Sandboxes>, spec: &LoadSpec, deadline: Instant) -> Result<Vec<u8>, Failed<StartError>> {
+    pub async fn load(
+        &self,
+        sandboxes: &Arc<dyn Sandboxes>,
+        spec: &LoadSpec,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Failed<StartError>> {
         if self.function.set(Arc::clone(&spec.function)).is_err() {
             return Err(StartError::Protocol("loaded before".to_owned()).into());
         }
@@ -245,9 +246,7 @@ impl Guest {
                 let (answer, log_tail) = self.builtin(Request::Invoke, "Invoke", call, &event, deadline).await?;
                 Ok(Answered { answer: Answer::Event(answer), log_tail })
             }
-            (None, Payload::Http(_)) => {
-                Err(CallError::BadResponse("this runtime takes events, not requests".to_owned()).into())
-            }
+            (None, Payload::Http(_)) => Err(CallError::BadResponse("this runtime takes events, not requests".to_owned()).into()),
         }
     }
 
@@ -371,7 +370,9 @@ impl Watched {
     pub(crate) async fn until<T>(&self, deadline: Instant, future: impl Future<Output = T>) -> Result<T, Cut> {
         let mut future = pin!(future);
         // Copied out at once: a borrowed value would hold the channel's lock across the waits below.
-        let end = async |mut ended: watch::Receiver<Option<Ended>>| ended.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
+        let end = async |mut ended: watch::Receiver<Option<Ended>>| {
+            ended.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone())
+        };
         let mut end = pin!(end(self.ended.clone()));
         let mut will_be_told = true;
         let mut tick = pin!(tokio::time::sleep_until(deadline.min(Instant::now() + LOOK_EVERY)));

@@ -26,8 +26,17 @@ const PREFIX: &str = "x-fc-";
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
-        "connection" | "keep-alive" | "proxy-connection" | "proxy-authenticate" | "proxy-authorization" | "te" | "trailer"
-            | "transfer-encoding" | "upgrade" | "expect" | "http2-settings"
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "expect"
+            | "http2-settings"
     )
 }
 
@@ -145,8 +154,15 @@ mod tests {
     #[test]
     fn a_caller_cannot_speak_in_the_platforms_name() {
         let mut headers = map(&[
-            ("x-fc-request-id", "forged"), ("X-Fc-Anything", "1"), ("x-foo", "kept"), ("connection", "close, x-named, content-length, host"),
-            ("x-named", "1"), ("keep-alive", "1"), ("transfer-encoding", "chunked"), ("content-length", "3"), ("host", "h"),
+            ("x-fc-request-id", "forged"),
+            ("X-Fc-Anything", "1"),
+            ("x-foo", "kept"),
+            ("connection", "close, x-named, content-length, host"),
+            ("x-named", "1"),
+            ("keep-alive", "1"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "3"),
+            ("host", "h"),
         ]);
         clean_request(&mut headers);
         assert_eq!(names(&headers), ["content-length", "host", "x-foo"]);
@@ -155,8 +171,14 @@ mod tests {
     #[test]
     fn a_function_cannot_forge_what_the_platform_answers() {
         let mut headers = map(&[
-            ("x-fc-error-type", "forged"), ("content-length", "9"), ("date", "d"), ("server", "s"), ("keep-alive", "k"),
-            ("connection", "close"), ("content-type", "text/plain"), ("set-cookie", "a=1"),
+            ("x-fc-error-type", "forged"),
+            ("content-length", "9"),
+            ("date", "d"),
+            ("server", "s"),
+            ("keep-alive", "k"),
+            ("connection", "close"),
+            ("content-type", "text/plain"),
+            ("set-cookie", "a=1"),
         ]);
         clean_response(&mut headers).unwrap();
         assert_eq!(names(&headers), ["content-type", "set-cookie"]);

@@ -288,7 +288,10 @@ impl Cutter {
             return;
         }
         let (lines, bytes) = (std::mem::take(&mut self.lost_lines), std::mem::take(&mut self.lost_bytes));
-        self.emit(format!("[{lines} lines ({bytes} bytes) of output were dropped: more than {BYTES_PER_SECOND} bytes per second]").as_bytes());
+        self.emit(
+            format!("[{lines} lines ({bytes} bytes) of output were dropped: more than {BYTES_PER_SECOND} bytes per second]")
+                .as_bytes(),
+        );
     }
 
     fn emit(&mut self, line: &[u8]) {

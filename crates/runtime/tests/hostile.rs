@@ -11,7 +11,9 @@ use dunlin_model::{
     AccountId, CellId, CodePackage, Crc64, Digest, Function, FunctionConfig, FunctionKey, InstanceId, RequestId, Revision,
     VersionKey,
 };
-use dunlin_runtime::{Answer, Answered, BootError, BootPlan, CallContext, CallError, Guest, LoadSpec, LogLine, LogSink, Payload, StartError};
+use dunlin_runtime::{
+    Answer, Answered, BootError, BootPlan, CallContext, CallError, Guest, LoadSpec, LogLine, LogSink, Payload, StartError,
+};
 use dunlin_sandbox::testing::{Fake, Inside};
 use dunlin_sandbox::{CellKind, Ended, Exit, Net, Sandboxes};
 use tokio::time::Instant;
@@ -180,21 +182,28 @@ async fn an_answer_on_another_stream_ends_the_guest() {
 async fn garbage_ends_the_guest() {
     refused(|_| b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_vec(), "unknown frame kind").await;
     refused(|_| vec![0xff; 4096], "unknown frame kind").await;
-    refused(|request| {
-        let mut bytes = frame(END, request.stream, request.token, b"", b"");
-        bytes[2] = 1;
-        bytes
-    }, "reserved").await;
+    refused(
+        |request| {
+            let mut bytes = frame(END, request.stream, request.token, b"", b"");
+            bytes[2] = 1;
+            bytes
+        },
+        "reserved",
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_huge_length_ends_the_guest_before_its_bytes_come() {
     for (at, why) in [(8, "a head of"), (12, "a body of")] {
-        refused(move |request| {
-            let mut bytes = frame(END, request.stream, request.token, b"", b"");
-            bytes[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
-            bytes
-        }, why)
+        refused(
+            move |request| {
+                let mut bytes = frame(END, request.stream, request.token, b"", b"");
+                bytes[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+                bytes
+            },
+            why,
+        )
         .await;
     }
 }
@@ -222,10 +231,14 @@ async fn an_error_without_a_proper_head_ends_the_guest() {
 #[tokio::test]
 async fn chunks_out_of_place_end_the_guest() {
     refused(|request| frame(5, request.stream, request.token, b"", b"part"), "without a Head").await;
-    refused(|request| {
-        let head = frame(17, request.stream, request.token, b"{}", b"");
-        [head.clone(), head].concat()
-    }, "out of place").await;
+    refused(
+        |request| {
+            let head = frame(17, request.stream, request.token, b"{}", b"");
+            [head.clone(), head].concat()
+        },
+        "out of place",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -280,7 +293,8 @@ async fn a_guest_that_reads_nothing_holds_a_call_no_longer_than_its_deadline() {
     })
     .await;
     let deadline = Instant::now() + Duration::from_millis(50);
-    let result = rig.guest.invoke(&call(), Payload::Event(vec![0; 8 << 20].into()), deadline).await.map_err(|failed| failed.error);
+    let result =
+        rig.guest.invoke(&call(), Payload::Event(vec![0; 8 << 20].into()), deadline).await.map_err(|failed| failed.error);
     assert!(matches!(result, Err(CallError::TimedOut)));
     drop(done);
 }
@@ -299,7 +313,10 @@ async fn an_answer_that_drips_ends_at_the_deadline() {
     })
     .await;
     let deadline = Instant::now() + Duration::from_millis(50);
-    assert!(matches!(rig.guest.invoke(&call(), Payload::Event("".into()), deadline).await.map_err(|failed| failed.error), Err(CallError::TimedOut)));
+    assert!(matches!(
+        rig.guest.invoke(&call(), Payload::Event("".into()), deadline).await.map_err(|failed| failed.error),
+        Err(CallError::TimedOut)
+    ));
 }
 
 #[tokio::test]
@@ -369,7 +386,13 @@ async fn a_call_dropped_by_its_caller_spends_the_guest() {
 async fn a_guest_that_announces_its_end_gets_no_other_call() {
     let rig = loaded(|mut wire| {
         let request = wire.read().unwrap();
-        wire.send(&frame(ERROR, request.stream, request.token, br#"{"errorType":"UnhandledInvocationError","fatal":true}"#, b"{}"));
+        wire.send(&frame(
+            ERROR,
+            request.stream,
+            request.token,
+            br#"{"errorType":"UnhandledInvocationError","fatal":true}"#,
+            b"{}",
+        ));
         while wire.read().is_some() {}
     })
     .await;
@@ -554,7 +577,13 @@ async fn the_initializer_gets_its_own_error_type_and_log_lines() {
         let request = wire.read().unwrap();
         assert_eq!(request.kind, 3);
         assert!(request.head.starts_with(br#"{"requestId":"1-"#));
-        wire.send(&frame(ERROR, request.stream, request.token, br#"{"errorType":"UnhandledInvocationError"}"#, br#"{"errorMessage":"no"}"#));
+        wire.send(&frame(
+            ERROR,
+            request.stream,
+            request.token,
+            br#"{"errorType":"UnhandledInvocationError"}"#,
+            br#"{"errorMessage":"no"}"#,
+        ));
         while wire.read().is_some() {}
     })
     .await;

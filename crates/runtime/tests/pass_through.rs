@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dunlin_model::{
-    AccountId, CodePackage, Crc64, Digest, Function, FunctionKey, FunctionPatch, InstanceId, Limits, RequestId, Revision, VersionKey,
+    AccountId, CodePackage, Crc64, Digest, Function, FunctionKey, FunctionPatch, InstanceId, Limits, RequestId, Revision,
+    VersionKey,
 };
-use dunlin_runtime::{Answer, BootPlan, CallContext, CallError, Guest, HttpBase, LoadSpec, LogLine, LogSink, MarkedStatus, Payload};
+use dunlin_runtime::{
+    Answer, BootPlan, CallContext, CallError, Guest, HttpBase, LoadSpec, LogLine, LogSink, MarkedStatus, Payload,
+};
 use dunlin_sandbox::testing::Fake;
 use dunlin_sandbox::{CellKind, Net, Sandboxes};
 use http_body_util::{BodyExt, Full};
@@ -74,9 +77,15 @@ fn request(method: &str, uri: &str) -> http::request::Builder {
     http::Request::builder().method(method).uri(uri).header("host", "prefix.fn.localhost:7900")
 }
 
-async fn send(guest: &Guest, request: http::request::Builder, body: &'static str, deadline: Instant) -> Result<http::Response<dunlin_runtime::Body>, CallError> {
+async fn send(
+    guest: &Guest,
+    request: http::request::Builder,
+    body: &'static str,
+    deadline: Instant,
+) -> Result<http::Response<dunlin_runtime::Body>, CallError> {
     let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync();
-    let answered = guest.invoke(&call(), Payload::Http(request.body(body).unwrap()), deadline).await.map_err(|failed| failed.error)?;
+    let answered =
+        guest.invoke(&call(), Payload::Http(request.body(body).unwrap()), deadline).await.map_err(|failed| failed.error)?;
     match answered.answer {
         Answer::Http(response) => Ok(response),
         Answer::Event(_) => panic!("a request was sent"),
@@ -133,8 +142,14 @@ async fn a_request_reaches_the_server_as_it_is_and_so_does_the_response_its_call
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "PATCH /a%20b/c?x=1&y=%2F HTTP/1.1");
         for expected in [
-            "host: prefix.fn.localhost:7900", "x-custom: 1", "x-fc-control-path: /http-invoke", "x-fc-client-ip: 192.0.2.7",
-            "x-fc-version-id: 3", "x-fc-qualifier: prod", "x-fc-function-name: f", "the body",
+            "host: prefix.fn.localhost:7900",
+            "x-custom: 1",
+            "x-fc-control-path: /http-invoke",
+            "x-fc-client-ip: 192.0.2.7",
+            "x-fc-version-id: 3",
+            "x-fc-qualifier: prod",
+            "x-fc-function-name: f",
+            "the body",
         ] {
             assert!(lines.contains(&expected), "{expected} in {text}");
         }

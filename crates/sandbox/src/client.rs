@@ -20,8 +20,8 @@ use tokio::sync::{oneshot, watch};
 
 use crate::protocol::{Ask, MESSAGE_MAX, Message, Refusal, Request};
 use crate::{
-    Bind, BindError, Cell, CellKind, EndError, Ended, Exit, MakeError, Net, Sandboxes, UnpackError, UnpackLimits,
-    UnpackReport, Usage, report, seqpacket, sys,
+    Bind, BindError, Cell, CellKind, EndError, Ended, Exit, MakeError, Net, Sandboxes, UnpackError, UnpackLimits, UnpackReport,
+    Usage, report, seqpacket, sys,
 };
 
 /// How many ends are remembered after they were told, so that ending a cell twice answers the same twice.
@@ -181,8 +181,7 @@ impl State {
 async fn read(shared: Arc<Shared>) {
     let mut buffer = vec![0; MESSAGE_MAX];
     loop {
-        let received =
-            shared.socket.async_io(Interest::READABLE, |socket| seqpacket::receive(socket, &mut buffer)).await;
+        let received = shared.socket.async_io(Interest::READABLE, |socket| seqpacket::receive(socket, &mut buffer)).await;
         let dispatched = match received {
             Ok((0, _)) => break,
             Ok((length, descriptors)) => Message::decode(&buffer[..length])
@@ -230,9 +229,7 @@ impl Sandboxes for Client {
     async fn bind(&self, cell: CellId, bind: &Bind) -> Result<(), BindError> {
         match self.change(cell, Ask::Bind { cell, bind: bind.clone() }).await? {
             Answer::Done => Ok(()),
-            Answer::Refused(Refusal::NoSuchTree) => {
-                Err(bind.code.map_or(BindError::NoSuchCell(cell), BindError::NoSuchTree))
-            }
+            Answer::Refused(Refusal::NoSuchTree) => Err(bind.code.map_or(BindError::NoSuchCell(cell), BindError::NoSuchTree)),
             _ => Err(BindError::Failed { step: crate::Step::Mount, source: mismatch() }),
         }
     }

@@ -232,7 +232,6 @@ fn interpreters() -> Vec<Check> {
     checks
 }
 
-
 /// Where `program` is, as guests see it, and the first line of what it says about itself.
 fn version_of(program: &str, argument: &str) -> Option<(PathBuf, String)> {
     let places = ["/usr/bin", "/usr/local/bin", "/usr/local/go/bin"];

@@ -27,10 +27,10 @@ impl Harness {
         let (stopped, stop) = io::pipe().map_err(pipe)?;
         let main = thread::Builder::new().name("supervisor".into()).spawn(move || {
             let prepared = Supervisor::start(config).and_then(|mut supervisor| {
-                let socket = supervisor.take_server_place().map_err(pipe)?.ok_or(RunError::Io {
-                    what: "take the server's place",
-                    source: io::ErrorKind::AlreadyExists.into(),
-                })?;
+                let socket = supervisor
+                    .take_server_place()
+                    .map_err(pipe)?
+                    .ok_or(RunError::Io { what: "take the server's place", source: io::ErrorKind::AlreadyExists.into() })?;
                 Ok((supervisor, socket))
             });
             match prepared {
@@ -46,10 +46,9 @@ impl Harness {
             }
         });
         let main = main.map_err(|source| RunError::Io { what: "start a thread", source })?;
-        let socket = answer.recv().map_err(|_| RunError::Io {
-            what: "start a supervisor",
-            source: io::Error::other("its thread panicked"),
-        })??;
+        let socket = answer
+            .recv()
+            .map_err(|_| RunError::Io { what: "start a supervisor", source: io::Error::other("its thread panicked") })??;
         Ok((Self { stop: Some(stop), main: Some(main) }, socket))
     }
 

@@ -30,15 +30,36 @@ pub(crate) struct Request {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
-    Make { kind: CellKind, net: Net },
-    Bind { cell: CellId, bind: Bind },
-    SetCpu { cell: CellId, cpu_millis: u32 },
-    Socket { cell: CellId },
-    Freeze { cell: CellId, frozen: bool },
-    End { cell: CellId },
+    Make {
+        kind: CellKind,
+        net: Net,
+    },
+    Bind {
+        cell: CellId,
+        bind: Bind,
+    },
+    SetCpu {
+        cell: CellId,
+        cpu_millis: u32,
+    },
+    Socket {
+        cell: CellId,
+    },
+    Freeze {
+        cell: CellId,
+        frozen: bool,
+    },
+    End {
+        cell: CellId,
+    },
     /// Brings one descriptor: the package.
-    Unpack { package: Digest, limits: UnpackLimits },
-    Discard { package: Digest },
+    Unpack {
+        package: Digest,
+        limits: UnpackLimits,
+    },
+    Discard {
+        package: Digest,
+    },
 }
 
 /// The supervisor answers, or says that a cell has ended.
@@ -159,10 +180,7 @@ impl Request {
             4 => Ask::Socket { cell: CellId(from.u64()?) },
             5 => Ask::Freeze { cell: CellId(from.u64()?), frozen: from.flag()? },
             6 => Ask::End { cell: CellId(from.u64()?) },
-            7 => Ask::Unpack {
-                package: from.digest()?,
-                limits: UnpackLimits { bytes: from.u64()?, entries: from.u64()? },
-            },
+            7 => Ask::Unpack { package: from.digest()?, limits: UnpackLimits { bytes: from.u64()?, entries: from.u64()? } },
             8 => Ask::Discard { package: from.digest()? },
             _ => return Err(Garbage),
         };
@@ -381,13 +399,7 @@ mod tests {
             Message::Ended { cell: CellId(1), ended },
         ];
         let steps = Step::ALL.map(|step| Refusal::Failed { step, errno: -5 });
-        let others = [
-            Refusal::NoSuchCell,
-            Refusal::AlreadyBound,
-            Refusal::NoSuchTree,
-            Refusal::Full,
-            Refusal::TimedOut,
-        ];
+        let others = [Refusal::NoSuchCell, Refusal::AlreadyBound, Refusal::NoSuchTree, Refusal::Full, Refusal::TimedOut];
         all.extend(others.into_iter().chain(steps).map(|why| Message::Refused { id: 3, why }));
         all
     }
@@ -431,8 +443,7 @@ mod tests {
             seed ^= seed << 17;
             seed
         };
-        let seeds: Vec<Vec<u8>> =
-            requests().iter().map(Request::encode).chain(messages().iter().map(Message::encode)).collect();
+        let seeds: Vec<Vec<u8>> = requests().iter().map(Request::encode).chain(messages().iter().map(Message::encode)).collect();
         for _ in 0..200_000 {
             let mut bytes = seeds[(random() % seeds.len() as u64) as usize].clone();
             for _ in 0..1 + random() % 3 {

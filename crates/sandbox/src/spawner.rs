@@ -78,11 +78,7 @@ pub fn run(unpack: impl FnOnce(UnpackJob) -> ExitCode) -> Result<ExitCode, Spawn
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let host_proc = rustix::fs::open(c"/proc", flags, Mode::empty())
         .map_err(|error| SpawnerError::Io { what: "open /proc", source: error.into() })?;
-    walls::prepare_root(&walls::RootSpec {
-        mount_point: boot.mount_point,
-        assets: boot.assets,
-        read_only: boot.read_only,
-    })?;
+    walls::prepare_root(&walls::RootSpec { mount_point: boot.mount_point, assets: boot.assets, read_only: boot.read_only })?;
     if boot.zygote {
         let source = zygote::become_python(socket, host_proc);
         return Err(SpawnerError::Io { what: "start Python", source });

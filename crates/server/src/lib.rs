@@ -26,7 +26,8 @@ pub use supervisor::{UpConfig, UpError, up};
 fn start_log() {
     use dunlin_telemetry::tracing_setup::{Format, init};
     let filter = std::env::var("DUNLIN_LOG").unwrap_or_else(|_| "info".to_owned());
-    let format = if std::env::var("DUNLIN_LOG_FORMAT").is_ok_and(|format| format == "json") { Format::Json } else { Format::Text };
+    let format =
+        if std::env::var("DUNLIN_LOG_FORMAT").is_ok_and(|format| format == "json") { Format::Json } else { Format::Text };
     if let Err(error) = init(format, &filter) {
         eprintln!("dunlin: the platform's log could not be started: {error}");
     }

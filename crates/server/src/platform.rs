@@ -23,8 +23,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::adapters::{FunctionOutput, Outcomes, PoolEvents, Status};
 use crate::adapters;
+use crate::adapters::{FunctionOutput, Outcomes, PoolEvents, Status};
 
 /// Why the server could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +149,8 @@ impl Platform {
         let blob_folder = folder.join("blobs");
         let blobs = LocalBlobs::open(&blob_folder).map_err(|error| state("the packages", &blob_folder)(error.into()))?;
         let log_folder = folder.join("logs");
-        let logs = Logs::start(LogsConfig::new(log_folder.clone())).map_err(|error| state("the logs", &log_folder)(error.into()))?;
+        let logs =
+            Logs::start(LogsConfig::new(log_folder.clone())).map_err(|error| state("the logs", &log_folder)(error.into()))?;
         let metrics = Metrics::new();
         let (stopping, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -185,11 +186,13 @@ impl Platform {
             pool.expect(&function.value.config);
         }
         let outcomes: Arc<dyn OutcomeSink> = Arc::new(Outcomes { ledger: ledger.clone(), metrics: metrics.clone() });
-        let invoke_config = dunlin_invoke::Config { payload_bytes_max: limits.payload_bytes_max, ..dunlin_invoke::Config::default() };
+        let invoke_config =
+            dunlin_invoke::Config { payload_bytes_max: limits.payload_bytes_max, ..dunlin_invoke::Config::default() };
         let invoker = Invoker::new(invoke_config, Arc::clone(&store), pool.clone(), outcomes);
 
         let seal_key = seal_key(&facts.root.access_key_secret);
-        let control_config = dunlin_control::Config { limits: limits.clone(), ..dunlin_control::Config::new(facts.root.region.clone(), seal_key) };
+        let control_config =
+            dunlin_control::Config { limits: limits.clone(), ..dunlin_control::Config::new(facts.root.region.clone(), seal_key) };
         let control = Control::new(
             control_config,
             dunlin_control::Parts {
@@ -227,7 +230,12 @@ impl Platform {
         Ok(Self { limits, store: sqlite, pool, invoker, verifier, ledger, logs, api, status, tasks, stopping })
     }
 
-    async fn serve(mut self, listeners: Vec<TcpListener>, config: ServerConfig, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
+    async fn serve(
+        mut self,
+        listeners: Vec<TcpListener>,
+        config: ServerConfig,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), ServerError> {
         let doors = Doors {
             api: Arc::new(adapters::Control(self.api.clone())),
             calls: Arc::new(adapters::Recorded { invoker: self.invoker.clone(), ledger: self.ledger.clone() }),

@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use dunlin_model::{
-    AccountId, AccountScope, CodePackage, Crc64, Digest, Function, FunctionKey, FunctionPatch, HttpTriggerConfig,
-    Limits, Origin, Outcome, Record, RequestId, Revision, Trigger, TriggerKey,
+    AccountId, AccountScope, CodePackage, Crc64, Digest, Function, FunctionKey, FunctionPatch, HttpTriggerConfig, Limits, Origin,
+    Outcome, Record, RequestId, Revision, Trigger, TriggerKey,
 };
 use jiff::Timestamp;
 
@@ -239,7 +239,9 @@ async fn a_url_prefix_belongs_to_one_trigger_and_stays_with_it(store: Arc<dyn St
     assert!(matches!(again, Err(CreateError::AlreadyExists)), "{again:?}");
     let changed = Trigger { description: "changed".into(), ..trigger(&first, "other") };
     let replaced = store.replace_trigger(&first, &changed, revision).await.unwrap();
-    assert!(matches!(store.replace_trigger(&first, &changed, revision).await, Err(ReplaceError::Conflict { actual }) if actual == replaced));
+    assert!(
+        matches!(store.replace_trigger(&first, &changed, revision).await, Err(ReplaceError::Conflict { actual }) if actual == replaced)
+    );
     let view = store.view();
     let (owner, stored) = view.trigger_by_prefix("p").unwrap();
     assert_eq!((owner, stored.value.description.as_str(), stored.value.url_prefix.as_str()), (&key, "changed", "p"));
@@ -252,7 +254,9 @@ async fn a_url_prefix_belongs_to_one_trigger_and_stays_with_it(store: Arc<dyn St
 
 async fn lists_are_pages_in_order_within_the_account_and_the_prefix(store: Arc<dyn Store>) {
     let (mine, theirs) = (scope(2), scope(1));
-    for (scope, name) in [(&mine, "b2"), (&mine, "a"), (&mine, "b1"), (&mine, "b3"), (&mine, "c"), (&theirs, "b0"), (&scope(3), "b9")] {
+    for (scope, name) in
+        [(&mine, "b2"), (&mine, "a"), (&mine, "b1"), (&mine, "b3"), (&mine, "c"), (&theirs, "b0"), (&scope(3), "b9")]
+    {
         let key = key(scope, name);
         store.create_function(&key, &function(&key, "x"), 10).await.unwrap();
     }

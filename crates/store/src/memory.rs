@@ -59,7 +59,12 @@ impl Store for Memory {
         Ok(self.change(&Change::CreateFunction { key: key.clone(), function: function.clone(), limit })?)
     }
 
-    async fn replace_function(&self, key: &FunctionKey, function: &Function, expected: Revision) -> Result<Revision, ReplaceError> {
+    async fn replace_function(
+        &self,
+        key: &FunctionKey,
+        function: &Function,
+        expected: Revision,
+    ) -> Result<Revision, ReplaceError> {
         Ok(self.change(&Change::ReplaceFunction { key: key.clone(), function: function.clone(), expected })?)
     }
 
@@ -68,7 +73,13 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn list_functions(&self, scope: &AccountScope, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<Arc<Stored<Function>>>, StoreError> {
+    async fn list_functions(
+        &self,
+        scope: &AccountScope,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Arc<Stored<Function>>>, StoreError> {
         Ok(self.view.load().list_functions(scope, prefix, after, limit))
     }
 
@@ -85,7 +96,13 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn list_triggers(&self, function: &FunctionKey, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<Arc<Stored<Trigger>>>, StoreError> {
+    async fn list_triggers(
+        &self,
+        function: &FunctionKey,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Arc<Stored<Trigger>>>, StoreError> {
         Ok(self.view.load().list_triggers(function, prefix, after, limit))
     }
 
@@ -121,14 +138,15 @@ impl Store for Memory {
     async fn records(&self, scope: &AccountScope, query: &RecordQuery) -> Result<Page<Record>, StoreError> {
         let Some(below) = query.below() else { return Ok(Page { items: Vec::new(), next: None }) };
         let kept = self.kept();
-        let mut found = kept.records.iter().enumerate().rev().map(|(at, record)| (record, at as u64 + 1)).filter(|(record, sequence)| {
-            *sequence < below
-                && record.account == *scope.account()
-                && query.function.as_ref().is_none_or(|function| record.function == *function)
-                && query.request.as_ref().is_none_or(|request| record.request_id == *request)
-                && query.since.is_none_or(|since| record.started >= since)
-                && query.until.is_none_or(|until| record.started < until)
-        });
+        let mut found =
+            kept.records.iter().enumerate().rev().map(|(at, record)| (record, at as u64 + 1)).filter(|(record, sequence)| {
+                *sequence < below
+                    && record.account == *scope.account()
+                    && query.function.as_ref().is_none_or(|function| record.function == *function)
+                    && query.request.as_ref().is_none_or(|request| record.request_id == *request)
+                    && query.since.is_none_or(|since| record.started >= since)
+                    && query.until.is_none_or(|until| record.started < until)
+            });
         let page: Vec<_> = found.by_ref().take(query.limit_in_force()).collect();
         let next = if found.next().is_some() { page.last().map(|(_, sequence)| sequence.to_string()) } else { None };
         Ok(Page { items: page.into_iter().map(|(record, _)| record.clone()).collect(), next })

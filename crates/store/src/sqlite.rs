@@ -141,7 +141,12 @@ impl Store for Sqlite {
         Ok(self.change(Change::CreateFunction { key: key.clone(), function: function.clone(), limit }).await?)
     }
 
-    async fn replace_function(&self, key: &FunctionKey, function: &Function, expected: Revision) -> Result<Revision, ReplaceError> {
+    async fn replace_function(
+        &self,
+        key: &FunctionKey,
+        function: &Function,
+        expected: Revision,
+    ) -> Result<Revision, ReplaceError> {
         Ok(self.change(Change::ReplaceFunction { key: key.clone(), function: function.clone(), expected }).await?)
     }
 
@@ -150,7 +155,13 @@ impl Store for Sqlite {
         Ok(())
     }
 
-    async fn list_functions(&self, scope: &AccountScope, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<Arc<Stored<Function>>>, StoreError> {
+    async fn list_functions(
+        &self,
+        scope: &AccountScope,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Arc<Stored<Function>>>, StoreError> {
         Ok(self.view.load().list_functions(scope, prefix, after, limit))
     }
 
@@ -167,7 +178,13 @@ impl Store for Sqlite {
         Ok(())
     }
 
-    async fn list_triggers(&self, function: &FunctionKey, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<Arc<Stored<Trigger>>>, StoreError> {
+    async fn list_triggers(
+        &self,
+        function: &FunctionKey,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Arc<Stored<Trigger>>>, StoreError> {
         Ok(self.view.load().list_triggers(function, prefix, after, limit))
     }
 

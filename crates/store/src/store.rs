@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dunlin_model::{
-    AccessKeyId, AccountId, AccountScope, Function, FunctionKey, FunctionName, Record, RequestId, Revision, Trigger,
-    TriggerKey,
+    AccessKeyId, AccountId, AccountScope, Function, FunctionKey, FunctionName, Record, RequestId, Revision, Trigger, TriggerKey,
 };
 use jiff::Timestamp;
 
@@ -87,11 +86,22 @@ pub trait Store: Send + Sync + 'static {
     /// Adds a function, if the account has fewer than `limit`.
     async fn create_function(&self, key: &FunctionKey, function: &Function, limit: usize) -> Result<Revision, CreateError>;
     /// Replaces the function only if it is still at `expected`.
-    async fn replace_function(&self, key: &FunctionKey, function: &Function, expected: Revision) -> Result<Revision, ReplaceError>;
+    async fn replace_function(
+        &self,
+        key: &FunctionKey,
+        function: &Function,
+        expected: Revision,
+    ) -> Result<Revision, ReplaceError>;
     /// Removes the function only if it is still at `expected` and has no triggers.
     async fn delete_function(&self, key: &FunctionKey, expected: Revision) -> Result<(), DeleteError>;
     /// The account's functions whose name begins with `prefix`, by name, after the name `after`.
-    async fn list_functions(&self, scope: &AccountScope, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<Arc<Stored<Function>>>, StoreError>;
+    async fn list_functions(
+        &self,
+        scope: &AccountScope,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Arc<Stored<Function>>>, StoreError>;
 
     /// Adds a trigger to an existing function, if the function has fewer than `limit` and nobody has its URL prefix.
     async fn create_trigger(&self, key: &TriggerKey, trigger: &Trigger, limit: usize) -> Result<Revision, CreateError>;
@@ -100,7 +110,13 @@ pub trait Store: Send + Sync + 'static {
     /// Removes the trigger only if it is still at `expected`.
     async fn delete_trigger(&self, key: &TriggerKey, expected: Revision) -> Result<(), DeleteError>;
     /// The function's triggers whose name begins with `prefix`, by name, after the name `after`.
-    async fn list_triggers(&self, function: &FunctionKey, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<Arc<Stored<Trigger>>>, StoreError>;
+    async fn list_triggers(
+        &self,
+        function: &FunctionKey,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Arc<Stored<Trigger>>>, StoreError>;
 
     /// Adds or replaces an access key.
     async fn put_access_key(&self, key: &AccessKey) -> Result<(), StoreError>;

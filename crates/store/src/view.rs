@@ -82,7 +82,13 @@ impl View {
         VersionKey { function: key.clone(), version: "LATEST".into(), revision: function.revision }
     }
 
-    pub(crate) fn list_functions(&self, scope: &AccountScope, prefix: &str, after: Option<&str>, limit: usize) -> Page<Arc<Stored<Function>>> {
+    pub(crate) fn list_functions(
+        &self,
+        scope: &AccountScope,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Page<Arc<Stored<Function>>> {
         let account = scope.account();
         let rows = self
             .functions
@@ -92,7 +98,13 @@ impl View {
         page(rows, limit)
     }
 
-    pub(crate) fn list_triggers(&self, function: &FunctionKey, prefix: &str, after: Option<&str>, limit: usize) -> Page<Arc<Stored<Trigger>>> {
+    pub(crate) fn list_triggers(
+        &self,
+        function: &FunctionKey,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Page<Arc<Stored<Trigger>>> {
         let rows = self
             .triggers
             .skip_before(|key| is_before((&key.function, key.name.as_str()), function, prefix, after))

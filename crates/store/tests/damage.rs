@@ -18,7 +18,15 @@ const CHILD: &str = "DUNLIN_TEST_STORE";
 /// This binary again, to run one ignored test over the store at `path`.
 fn child(test: &str, path: &Path) -> Vec<String> {
     let binary = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
-    vec!["env".into(), format!("{CHILD}={}", path.display()), binary, "--exact".into(), test.into(), "--ignored".into(), "--nocapture".into()]
+    vec![
+        "env".into(),
+        format!("{CHILD}={}", path.display()),
+        binary,
+        "--exact".into(),
+        test.into(),
+        "--ignored".into(),
+        "--nocapture".into(),
+    ]
 }
 
 fn given() -> PathBuf {

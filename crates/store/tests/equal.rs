@@ -39,9 +39,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 async fn apply(store: &dyn Store, step: &Step, number: usize) -> String {
     let text = format!("step {number}");
     let key = |account: u32, name: u8| contract::key(&contract::scope(account), &format!("f{name}"));
-    let trigger_key = |account, name, trigger: u8| TriggerKey { function: key(account, name), name: format!("t{trigger}").parse().unwrap() };
+    let trigger_key =
+        |account, name, trigger: u8| TriggerKey { function: key(account, name), name: format!("t{trigger}").parse().unwrap() };
     let view = store.view();
-    let at = |revision: Option<Revision>, stale: bool| if stale { Revision(u64::MAX >> 1) } else { revision.unwrap_or(Revision(1)) };
+    let at =
+        |revision: Option<Revision>, stale: bool| if stale { Revision(u64::MAX >> 1) } else { revision.unwrap_or(Revision(1)) };
     match *step {
         Step::Create { account, name, limit } => {
             let key = key(account, name);

@@ -159,7 +159,8 @@ async fn old_lines_go() {
     let folder = tempfile::tempdir().unwrap();
     let key = key(1, "f");
     let now = Timestamp::now().as_second();
-    let settings = LogsConfig { segment_bytes: 100, age_max: Duration::from_secs(3600), ..LogsConfig::new(folder.path().to_owned()) };
+    let settings =
+        LogsConfig { segment_bytes: 100, age_max: Duration::from_secs(3600), ..LogsConfig::new(folder.path().to_owned()) };
     let logs = Logs::start(settings).unwrap();
     for (second, text) in [(now - 7200, "old"), (now - 60, "young")] {
         logs.append(&key, entry(at(second), &text.repeat(100)));

@@ -53,7 +53,10 @@ impl Api {
     /// The headers of a signed request.
     #[must_use]
     pub fn sign(&self, method: &str, target: &str, action: &str, extra: &[(&str, &str)], body: &[u8]) -> Vec<(String, String)> {
-        let key = dunlin_auth::SigningKey { id: self.credentials.access_key_id.clone(), secret: self.credentials.access_key_secret.clone() };
+        let key = dunlin_auth::SigningKey {
+            id: self.credentials.access_key_id.clone(),
+            secret: self.credentials.access_key_secret.clone(),
+        };
         let mut headers: Vec<(String, String)> = vec![
             ("host".into(), self.address().into()),
             ("x-acs-action".into(), action.into()),

@@ -93,7 +93,8 @@ impl Connection {
         let mut line = String::new();
         ensure!(self.reader.read_line(&mut line)? > 0, "the connection was closed without an answer");
         let first_byte = sent.elapsed();
-        let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).with_context(|| format!("not a status line: {line:?}"))?;
+        let status =
+            line.split(' ').nth(1).and_then(|code| code.parse().ok()).with_context(|| format!("not a status line: {line:?}"))?;
         let mut headers = Vec::new();
         loop {
             let mut line = String::new();

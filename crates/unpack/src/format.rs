@@ -86,7 +86,9 @@ impl End {
         };
         match end.directory.checked_add(end.directory_bytes) {
             Some(claimed) if claimed == directory_end => Ok(end),
-            Some(claimed) if claimed < directory_end => Err(Problem::ForeignData { place: "before its first entry or after its directory" }),
+            Some(claimed) if claimed < directory_end => {
+                Err(Problem::ForeignData { place: "before its first entry or after its directory" })
+            }
             _ => Err(Problem::Directory { what: "it reaches beyond its end" }),
         }
     }
@@ -258,7 +260,9 @@ impl<'a> Extra<'a> {
             let Some((field, rest)) = rest.split_at_checked(length) else { break };
             bytes = rest;
             match id {
-                EXTRA_ZIP64 if extra.zip64.replace(field).is_some() => return Err(Problem::Zip64 { what: "they are given twice" }),
+                EXTRA_ZIP64 if extra.zip64.replace(field).is_some() => {
+                    return Err(Problem::Zip64 { what: "they are given twice" });
+                }
                 EXTRA_UNIX_LINK => extra.is_hard_link |= field.len() > 12,
                 EXTRA_AES => extra.is_encrypted = true,
                 EXTRA_TIME if field.len() >= 5 && field[0] & 1 == 1 => {

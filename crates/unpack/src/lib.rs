@@ -81,7 +81,9 @@ pub fn run(zip: OwnedFd, out: BorrowedFd<'_>, report: OwnedFd, limits: &UnpackLi
             let manifest = unpacked.manifest.iter().map(|byte| format!("{byte:02x}")).collect();
             (Report::Good { ok: true, bytes: unpacked.bytes, entries: unpacked.entries, manifest }, ExitCode::SUCCESS)
         }
-        Err(rejected) => (Report::Bad { ok: false, code: rejected.problem.code(), reason: rejected.to_string() }, ExitCode::from(1)),
+        Err(rejected) => {
+            (Report::Bad { ok: false, code: rejected.problem.code(), reason: rejected.to_string() }, ExitCode::from(1))
+        }
     };
     match File::from(report).write_all(&frame(&report_body)) {
         Ok(()) => code,

@@ -180,7 +180,10 @@ impl Tree {
 enum Place {
     Node(usize),
     /// Below `above`, this many levels into what does not exist.
-    Missing { above: usize, levels: usize },
+    Missing {
+        above: usize,
+        levels: usize,
+    },
 }
 
 struct Walk<'a> {

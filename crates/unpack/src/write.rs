@@ -43,7 +43,13 @@ pub(crate) fn read_links(zip: &File, archive: &Archive, tree: &Tree) -> Result<H
 }
 
 /// Writes everything into `out`, which must be empty. Nothing is synced: who gives the folder its name does that.
-pub(crate) fn write(zip: &File, out: BorrowedFd<'_>, archive: &Archive, tree: &Tree, links: &HashMap<usize, Vec<u8>>) -> Result<Unpacked, Rejected> {
+pub(crate) fn write(
+    zip: &File,
+    out: BorrowedFd<'_>,
+    archive: &Archive,
+    tree: &Tree,
+    links: &HashMap<usize, Vec<u8>>,
+) -> Result<Unpacked, Rejected> {
     let mut writer = Writer { zip, archive, tree, links, path: Vec::new(), manifest: Sha256::new(), bytes: 0 };
     writer.children(out, &tree.nodes[ROOT]).map_err(|problem| Rejected::entry(&writer.path, problem))?;
     Ok(Unpacked { bytes: writer.bytes, entries: tree.nodes.len() as u64 - 1, manifest: writer.manifest.finalize().into() })
@@ -178,7 +184,12 @@ fn copy(mut from: impl Read, entry: &Entry, out: &mut impl Write) -> Result<(), 
             Ok(0) => break,
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+                ) =>
+            {
                 return Err(Problem::Corrupt);
             }
             Err(error) => return Err(Problem::Io(error)),

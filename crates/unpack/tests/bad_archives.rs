@@ -83,12 +83,20 @@ fn a_directory_that_lies_is_refused() {
         ("65,535 entries in nothing", Frame { entries: Some(u16::MAX), ..Frame::default() }, "too_many_entries"),
         ("a good 64-bit end", Frame { end64: Some((1, 0)), ..Frame::default() }, "ok"),
         ("a 64-bit end with other entries", Frame { end64: Some((2, 0)), ..Frame::default() }, "zip64"),
-        ("a 64-bit end with four billion entries", Frame { end64: Some((1 << 32, 0)), entries: Some(u16::MAX), ..Frame::default() }, "too_many_entries"),
+        (
+            "a 64-bit end with four billion entries",
+            Frame { end64: Some((1 << 32, 0)), entries: Some(u16::MAX), ..Frame::default() },
+            "too_many_entries",
+        ),
         ("a 64-bit end somewhere else", Frame { end64: Some((1, 1)), ..Frame::default() }, "zip64"),
     ] {
         check(claim, &framed(&frame, &[a()]), expected);
     }
-    check("one entry less than there are", &framed(&Frame { entries: Some(1), ..Frame::default() }, &[a(), file("b", b"")]), "bad_directory");
+    check(
+        "one entry less than there are",
+        &framed(&Frame { entries: Some(1), ..Frame::default() }, &[a(), file("b", b"")]),
+        "bad_directory",
+    );
 }
 
 #[test]
@@ -110,7 +118,14 @@ fn headers_that_disagree_are_refused() {
         ("bzip2", |part| (part.method, part.local_method) = (12, 12), "unsupported_compression"),
         ("a 64-bit size that is missing", |part| part.size = u32::MAX, "zip64"),
         ("a compressed size beyond the end", |part| part.compressed += 1000, "header_mismatch"),
-        ("both sizes beyond the end", |part| { part.compressed += 1000; part.local[1] += 1000; }, "overlap"),
+        (
+            "both sizes beyond the end",
+            |part| {
+                part.compressed += 1000;
+                part.local[1] += 1000;
+            },
+            "overlap",
+        ),
     ];
     for (claim, change, expected) in cases {
         check(claim, &zip(&[a().with(change)]), expected);
@@ -130,13 +145,18 @@ fn descriptors_must_agree_with_the_directory() {
         check("a descriptor with another size", &zip(&[wrong]), "bad_descriptor");
     }
     check("a descriptor that is missing", &zip(&[a().described(true).with(|part| part.after.clear())]), "bad_descriptor");
-    check("a descriptor with something behind it", &zip(&[a().described(true).with(|part| part.after.push(0))]), "bad_descriptor");
+    check(
+        "a descriptor with something behind it",
+        &zip(&[a().described(true).with(|part| part.after.push(0))]),
+        "bad_descriptor",
+    );
 }
 
 #[test]
 fn entries_cannot_share_bytes() {
     // The kernel of a directory that points a hundred entries at the same data.
-    let parts: Vec<_> = (0..100).map(|number| file(format!("{number:03}"), &[0; 100_000]).with(|part| part.offset = Some(0))).collect();
+    let parts: Vec<_> =
+        (0..100).map(|number| file(format!("{number:03}"), &[0; 100_000]).with(|part| part.offset = Some(0))).collect();
     check("many names for one entry", &zip(&parts), "overlap");
     // Quoted overlap: each entry's data swallows the next one's header.
     let inner = zip(&[file("b", b"data")]);
@@ -197,7 +217,13 @@ fn a_name_means_one_thing() {
 
 #[test]
 fn only_files_folders_and_links_are_made() {
-    for (claim, kind) in [("fifo", 0o010_000), ("character device", 0o020_000), ("block device", 0o060_000), ("socket", 0o140_000), ("nonsense", 0o170_000)] {
+    for (claim, kind) in [
+        ("fifo", 0o010_000),
+        ("character device", 0o020_000),
+        ("block device", 0o060_000),
+        ("socket", 0o140_000),
+        ("nonsense", 0o170_000),
+    ] {
         check(claim, &zip(&[Part { mode: kind | 0o644, ..file("x", b"") }]), "special_file");
     }
     let hard = a().with(|part| {
@@ -210,7 +236,11 @@ fn only_files_folders_and_links_are_made() {
 fn links_stay_inside() {
     for (claim, parts, expected) in [
         ("beside", vec![link("l", "a"), a()], "ok"),
-        ("as npm makes them", vec![link("node_modules/.bin/tool", "../tool/cli.js"), file("node_modules/tool/cli.js", b"")], "ok"),
+        (
+            "as npm makes them",
+            vec![link("node_modules/.bin/tool", "../tool/cli.js"), file("node_modules/tool/cli.js", b"")],
+            "ok",
+        ),
         ("to what is not there", vec![link("l", "missing/../also/missing")], "ok"),
         ("to the root itself", vec![link("d/l", "..")], "ok"),
         ("absolute", vec![link("l", "/etc/passwd")], "link_out"),
@@ -232,12 +262,36 @@ fn links_stay_inside() {
 
 #[test]
 fn contents_are_what_was_declared() {
-    let wrong_crc = |part: &mut Part| { part.crc ^= 1; part.local[0] ^= 1; };
+    let wrong_crc = |part: &mut Part| {
+        part.crc ^= 1;
+        part.local[0] ^= 1;
+    };
     check("another checksum", &zip(&[a().with(wrong_crc)]), "bad_checksum");
     check("another checksum, stored", &zip(&[stored("a", b"text").with(wrong_crc)]), "bad_checksum");
-    check("longer than declared", &zip(&[a().with(|part| { part.size -= 1; part.local[2] -= 1; })]), "bad_size");
-    check("shorter than declared", &zip(&[a().with(|part| { part.size += 1; part.local[2] += 1; })]), "bad_size");
-    check("stored with two sizes", &zip(&[stored("a", b"text").with(|part| { part.size += 1; part.local[2] += 1; })]), "bad_size");
+    check(
+        "longer than declared",
+        &zip(&[a().with(|part| {
+            part.size -= 1;
+            part.local[2] -= 1;
+        })]),
+        "bad_size",
+    );
+    check(
+        "shorter than declared",
+        &zip(&[a().with(|part| {
+            part.size += 1;
+            part.local[2] += 1;
+        })]),
+        "bad_size",
+    );
+    check(
+        "stored with two sizes",
+        &zip(&[stored("a", b"text").with(|part| {
+            part.size += 1;
+            part.local[2] += 1;
+        })]),
+        "bad_size",
+    );
     check("garbage", &zip(&[a().with(|part| part.data.fill(0xff))]), "corrupt");
     let trailing = a().with(|part| {
         part.data.push(0);
@@ -262,14 +316,19 @@ fn bombs_are_refused_before_they_cost_anything() {
     check("1000 : 1", &honest, "bomb");
     let lie = file("zeros", &zeros).with(|part| (part.size, part.local[2]) = (10, 10));
     check("1000 : 1 that says it is small", &zip(&[lie]), "bad_size");
-    let many: Vec<_> = (0..20).map(|number| stored(format!("{number}"), b"").with(|part| {
-        (part.method, part.local_method) = (8, 8);
-        (part.size, part.local[2]) = (u32::MAX - 1, u32::MAX - 1);
-    })).collect();
+    let many: Vec<_> = (0..20)
+        .map(|number| {
+            stored(format!("{number}"), b"").with(|part| {
+                (part.method, part.local_method) = (8, 8);
+                (part.size, part.local[2]) = (u32::MAX - 1, u32::MAX - 1);
+            })
+        })
+        .collect();
     check("a sum beyond the limit", &zip(&many), "too_large");
     let parts: Vec<_> = (0..=LIMITS.entries).map(|number| stored(format!("{number}"), b"")).collect();
     check("an entry too many", &zip(&parts), "too_many_entries");
-    let parts: Vec<_> = (0..20).map(|number| stored(format!("{number}/{}", "d/".repeat(100)), b"").with(|part| part.mode = 0o040_755)).collect();
+    let parts: Vec<_> =
+        (0..20).map(|number| stored(format!("{number}/{}", "d/".repeat(100)), b"").with(|part| part.mode = 0o040_755)).collect();
     check("implied folders count as well", &zip(&parts), "too_many_entries");
     assert!(started.elapsed() - prepared < prepared + Duration::from_secs(2), "refusing took {:?}", started.elapsed() - prepared);
 }

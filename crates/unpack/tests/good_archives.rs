@@ -24,7 +24,13 @@ fn contents_modes_times_and_links_arrive() {
         part.mode = 0o106_755; // setuid and setgid are not kept
         part.extra = [&[0x55, 0x54, 5, 0, 1][..], &1_700_000_000i32.to_le_bytes()].concat();
     });
-    let parts = [dated, stored("plain.txt", b"text"), folder("empty/"), link("bin/alias", "tool"), Part { mode: 0, made_by: 0, ..file("from/dos", b"x") }];
+    let parts = [
+        dated,
+        stored("plain.txt", b"text"),
+        folder("empty/"),
+        link("bin/alias", "tool"),
+        Part { mode: 0, made_by: 0, ..file("from/dos", b"x") },
+    ];
     let work = tempfile::tempdir().unwrap();
     let unpacked = unpack_in(work.path(), &zip(&parts), &LIMITS).unwrap();
     let out = work.path().join("out");
@@ -74,11 +80,17 @@ fn report_of(bytes: &[u8]) -> (u8, serde_json::Value) {
 #[test]
 fn the_report_is_one_end_frame() {
     let (kind, report) = report_of(&zip(&[file("a", b"text")]));
-    assert_eq!((kind, report["ok"].as_bool(), report["bytes"].as_u64(), report["entries"].as_u64()), (18, Some(true), Some(4), Some(1)));
+    assert_eq!(
+        (kind, report["ok"].as_bool(), report["bytes"].as_u64(), report["entries"].as_u64()),
+        (18, Some(true), Some(4), Some(1))
+    );
     assert_eq!(report["manifest"].as_str().unwrap().len(), 64);
     let (kind, report) = report_of(&zip(&[file("../a", b"text")]));
     assert_eq!(kind, 18);
-    assert_eq!(report, serde_json::json!({"ok": false, "code": "traversal", "reason": "entry '../a': its name leads out of the package"}));
+    assert_eq!(
+        report,
+        serde_json::json!({"ok": false, "code": "traversal", "reason": "entry '../a': its name leads out of the package"})
+    );
 }
 
 #[test]

@@ -144,9 +144,7 @@ fn mount_tmp(request: &MakeRequest, sized: bool) -> io::Result<()> {
     let owner = if request.without.keeps(Wall::HostUid) { request.host_uid } else { 0 };
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     let shm_bytes = (request.tmp_bytes / 4).max(SHM_BYTES_MIN);
-    for (path, bytes, flags) in
-        [("/w/tmp", request.tmp_bytes, flags), ("/w/shm", shm_bytes, flags | MountFlags::NOEXEC)]
-    {
+    for (path, bytes, flags) in [("/w/tmp", request.tmp_bytes, flags), ("/w/shm", shm_bytes, flags | MountFlags::NOEXEC)] {
         let mut options = format!("mode=1777,uid={owner},gid={owner}");
         if sized {
             // An inode costs about a kilobyte that no size limit sees.
@@ -205,12 +203,7 @@ fn take_uid(host_uid: u32) -> io::Result<()> {
 /// One line maps the guest's id to the caller's own uid, which needs nobody's help.
 fn own_user_namespace(host_proc: BorrowedFd<'_>, uid: u32) -> io::Result<()> {
     sys::unshare(libc::CLONE_NEWUSER)?;
-    let own = rustix::fs::openat(
-        host_proc,
-        "self",
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let own = rustix::fs::openat(host_proc, "self", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     write_at(own.as_fd(), "setgroups", "deny")?;
     let map = format!("{GUEST_ID} {uid} 1");
     write_at(own.as_fd(), "uid_map", &map)?;

@@ -15,8 +15,7 @@ use crate::sys::{AccessFs, Ruleset, landlock_version};
 pub(crate) const SCOPES_SINCE: u32 = 6;
 
 const READ: AccessFs = AccessFs::EXECUTE.and(AccessFs::READ_FILE).and(AccessFs::READ_DIR);
-const DEVICE: AccessFs =
-    AccessFs::READ_FILE.and(AccessFs::WRITE_FILE).and(AccessFs::TRUNCATE).and(AccessFs::IOCTL_DEV);
+const DEVICE: AccessFs = AccessFs::READ_FILE.and(AccessFs::WRITE_FILE).and(AccessFs::TRUNCATE).and(AccessFs::IOCTL_DEV);
 const NEVER: AccessFs = AccessFs::MAKE_CHAR.and(AccessFs::MAKE_BLOCK).and(AccessFs::IOCTL_DEV);
 
 /// Abstract unix sockets and signals.
@@ -38,13 +37,7 @@ pub(crate) fn enforce() -> io::Result<()> {
     let version = landlock_version()?;
     let known = known(version);
     let rules = Ruleset::new(known, if version >= SCOPES_SINCE { SCOPES } else { 0 })?;
-    let rights = [
-        ("/", READ),
-        ("/w", known.but(NEVER)),
-        ("/dev/null", DEVICE),
-        ("/dev/zero", DEVICE),
-        ("/dev/full", DEVICE),
-    ];
+    let rights = [("/", READ), ("/w", known.but(NEVER)), ("/dev/null", DEVICE), ("/dev/zero", DEVICE), ("/dev/full", DEVICE)];
     for (path, access) in rights {
         let place = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         rules.allow(place.as_fd(), access.within(known))?;

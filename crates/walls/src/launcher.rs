@@ -63,10 +63,7 @@ impl Exec {
     }
 
     fn search_path(&self) -> &[u8] {
-        self.environment
-            .iter()
-            .find_map(|pair| pair.to_bytes().strip_prefix(b"PATH="))
-            .unwrap_or(DEFAULT_PATH)
+        self.environment.iter().find_map(|pair| pair.to_bytes().strip_prefix(b"PATH=")).unwrap_or(DEFAULT_PATH)
     }
 }
 
@@ -85,9 +82,7 @@ fn read_exec(channel: BorrowedFd<'_>) -> io::Result<Option<Exec>> {
     if !read_exact(channel, &mut header)? {
         return Ok(None);
     }
-    let length = |at: usize| {
-        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize
-    };
+    let length = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize;
     let (head_len, body_len) = (length(8), length(12));
     if header[0] != EXEC || header[1] & !KEEP_CHANNEL != 0 || header[2..4] != [0, 0] {
         return Err(invalid());

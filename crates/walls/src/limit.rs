@@ -59,8 +59,7 @@ fn adopt(host_proc: BorrowedFd<'_>, helper: i32, socket: BorrowedFd<'_>) -> io::
     }
     say(socket)?;
     hear(socket)?;
-    let namespace =
-        rustix::fs::openat(host_proc, format!("{helper}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let namespace = rustix::fs::openat(host_proc, format!("{helper}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     say(socket)?;
     Ok(namespace)
 }
@@ -72,9 +71,8 @@ fn say(socket: BorrowedFd<'_>) -> io::Result<()> {
 
 fn hear(socket: BorrowedFd<'_>) -> io::Result<()> {
     let mut byte = [0; 1];
-    let (length, _) = rustix::io::retry_on_intr(|| {
-        rustix::net::recv(socket, byte.as_mut_slice(), rustix::net::RecvFlags::empty())
-    })?;
+    let (length, _) =
+        rustix::io::retry_on_intr(|| rustix::net::recv(socket, byte.as_mut_slice(), rustix::net::RecvFlags::empty()))?;
     if length == 1 { Ok(()) } else { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) }
 }
 

@@ -11,8 +11,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 pub use crate::step::Step;
 pub use crate::wall::{Wall, Without};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
 
 /// Changes whenever a layout or a meaning below changes.
@@ -197,8 +196,7 @@ impl MakeReply {
         if length == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
-        let reply =
-            MakeReply::from_bytes(&bytes[..length]).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        let reply = MakeReply::from_bytes(&bytes[..length]).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         Ok((reply, descriptors.take(0)))
     }
 }
@@ -250,9 +248,8 @@ fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
-    let sent = rustix::io::retry_on_intr(|| {
-        rustix::net::sendmsg(&socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
-    })?;
+    let sent =
+        rustix::io::retry_on_intr(|| rustix::net::sendmsg(&socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL))?;
     if sent == bytes.len() { Ok(()) } else { Err(io::Error::from(io::ErrorKind::WriteZero)) }
 }
 

@@ -75,8 +75,8 @@ const NOBODY: u32 = 65_534;
 
 /// Directories that exist in every root, parents first.
 const DIRECTORIES: [&str; 17] = [
-    "usr", "etc", "etc/ssl", "dev", "proc", "code", "opt", "rt", "home", "root", "run", "var", "var/lib", "w", "w/tmp",
-    "w/shm", "w/out",
+    "usr", "etc", "etc/ssl", "dev", "proc", "code", "opt", "rt", "home", "root", "run", "var", "var/lib", "w", "w/tmp", "w/shm",
+    "w/out",
 ];
 
 /// Links into `/usr` that a merged host has. `lib64` exists on some only.
@@ -213,8 +213,7 @@ fn dev(path: &Path) -> Result<(), RootError> {
     ] {
         link(target, &path.join(name))?;
     }
-    rustix::mount::mount_remount(path, flags | MountFlags::BIND | MountFlags::RDONLY, "")
-        .map_err(failed("make read-only", path))
+    rustix::mount::mount_remount(path, flags | MountFlags::BIND | MountFlags::RDONLY, "").map_err(failed("make read-only", path))
 }
 
 /// Copies a small tree. A mount would show guests where it lies on the host, and would change with it.

@@ -107,15 +107,8 @@ fn become_child(spawner: Spawner, request: &MakeRequest, descriptors: Descriptor
 }
 
 fn clone_flags(without: Without) -> libc::c_int {
-    let optional = [
-        (Wall::PidNamespace, libc::CLONE_NEWPID),
-        (Wall::Ipc, libc::CLONE_NEWIPC),
-        (Wall::Uts, libc::CLONE_NEWUTS),
-    ];
-    optional
-        .into_iter()
-        .filter(|(wall, _)| without.keeps(*wall))
-        .fold(libc::CLONE_NEWNS, |flags, (_, flag)| flags | flag)
+    let optional = [(Wall::PidNamespace, libc::CLONE_NEWPID), (Wall::Ipc, libc::CLONE_NEWIPC), (Wall::Uts, libc::CLONE_NEWUTS)];
+    optional.into_iter().filter(|(wall, _)| without.keeps(*wall)).fold(libc::CLONE_NEWNS, |flags, (_, flag)| flags | flag)
 }
 
 fn answer(socket: &OwnedFd, outcome: Result<(i32, OwnedFd), (Step, io::Error)>) {

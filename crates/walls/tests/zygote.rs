@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests say what went wrong by panicking")]
 
-mod support;
 #[path = "../shared_object.rs"]
 mod shared_object;
+mod support;
 
 use std::collections::BTreeSet;
 use std::fs;

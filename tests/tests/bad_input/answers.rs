@@ -36,7 +36,9 @@ def handler(event, context):
         ensure!(reply.header("x-evil").is_none(), "{what}");
         ensure!(reply.json()?["RequestId"] == reply.header("x-fc-request-id").unwrap_or_default(), "{what}: {}", reply.text());
     }
-    let reply = ask(json!({"statusCode": 200, "headers": {"X-Fc-Request-Id": "forged", "Transfer-Encoding": "chunked", "Connection": "close", "Content-Length": "1"}, "body": "whole"}))?;
+    let reply = ask(
+        json!({"statusCode": 200, "headers": {"X-Fc-Request-Id": "forged", "Transfer-Encoding": "chunked", "Connection": "close", "Content-Length": "1"}, "body": "whole"}),
+    )?;
     ensure!(reply.status == 200 && reply.text() == "whole", "{} {}", reply.status, reply.text());
     ensure!(reply.header("x-fc-request-id").is_some_and(|id| id.starts_with("1-")), "the request id was forged");
     let reply = ask(json!({"statusCode": 200, "headers": {"Set-Cookie": "a=b; Domain=localhost"}, "body": ""}))?;

@@ -31,9 +31,16 @@ def handler(event, context):
         let headers = [("host".to_owned(), host.clone()), ("content-type".to_owned(), kind.to_owned())];
         platform.connect()?.request("POST", "/", &headers, body)
     };
-    for (kind, byte, binary) in [("application/octet-stream", b'x', "True"), ("text/plain", b'x', "False"), ("text/plain", 1, "True")] {
+    for (kind, byte, binary) in
+        [("application/octet-stream", b'x', "True"), ("text/plain", b'x', "False"), ("text/plain", 1, "True")]
+    {
         let reply = post(kind, &vec![byte; PAYLOAD_MAX])?;
-        ensure!(reply.status == 200 && reply.text() == format!("{PAYLOAD_MAX} {binary}"), "{kind} of {byte}: {} {}", reply.status, reply.text());
+        ensure!(
+            reply.status == 200 && reply.text() == format!("{PAYLOAD_MAX} {binary}"),
+            "{kind} of {byte}: {} {}",
+            reply.status,
+            reply.text()
+        );
         refused(&post(kind, &vec![byte; PAYLOAD_MAX + 1])?, 400, "InvalidArgument").context(kind)?;
     }
     // In chunks nothing is announced, so it is counted.
@@ -50,8 +57,10 @@ def handler(event, context):
 
     let host = [("host".to_owned(), function_host(platform)?)];
     let with = |value: String| [host.as_slice(), &[("x-long".to_owned(), value)]].concat();
-    refused(&platform.connect()?.request("GET", "/", &with("y".repeat(9 << 10)), b"")?, 400, "InvalidArgument").context("a header of 9 KB")?;
-    refused(&platform.connect()?.request("GET", &format!("/{}", "p".repeat(5 << 10)), &host, b"")?, 400, "InvalidArgument").context("a path of 5 KB")?;
+    refused(&platform.connect()?.request("GET", "/", &with("y".repeat(9 << 10)), b"")?, 400, "InvalidArgument")
+        .context("a header of 9 KB")?;
+    refused(&platform.connect()?.request("GET", &format!("/{}", "p".repeat(5 << 10)), &host, b"")?, 400, "InvalidArgument")
+        .context("a path of 5 KB")?;
     let many: Vec<_> = (0..101).map(|n| (format!("x-{n}"), String::new())).collect();
     let reply = platform.connect()?.request("GET", "/", &[host.as_slice(), &many].concat(), b"")?;
     refused(&reply, 431, "InvalidArgument").context("a hundred and one headers")?;
@@ -66,13 +75,47 @@ pub(crate) fn paths_of_function_urls_are_passed_as_sent(platform: &Platform) -> 
     let host = function_host(platform)?;
     let headers = [("host".to_owned(), host.clone())];
     let get = |target: &str| -> Result<Response> { platform.connect()?.request("GET", target, &headers, b"") };
-    for path in ["/", "//", "///a//b", "/./", "/../", "/a/../../etc/passwd", "/%2f", "/%2e%2e/", "/%252e", "/%c0%af", "/%ff", "/a;b=c", "/-/ready", "/2023-03-30/functions"] {
+    for path in [
+        "/",
+        "//",
+        "///a//b",
+        "/./",
+        "/../",
+        "/a/../../etc/passwd",
+        "/%2f",
+        "/%2e%2e/",
+        "/%252e",
+        "/%c0%af",
+        "/%ff",
+        "/a;b=c",
+        "/-/ready",
+        "/2023-03-30/functions",
+    ] {
         let reply = get(path)?;
         ensure!(reply.status == 200 && reply.json()?["rawPath"] == path, "{path}: {} {}", reply.status, reply.text());
         let reply = get(&format!("http://{host}{path}"))?;
-        ensure!(reply.status == 200 && reply.json()?["rawPath"] == path, "{path} in the absolute form: {} {}", reply.status, reply.text());
+        ensure!(
+            reply.status == 200 && reply.json()?["rawPath"] == path,
+            "{path} in the absolute form: {} {}",
+            reply.status,
+            reply.text()
+        );
     }
-    for target in ["/%00", "/%", "/%2", "/%zz", "/a%00b", "http://other.localhost/", &format!("https:{host}/"), &host, "*", "a", "/a#b", "/a\\b\u{e9}", "/<\u{1}>"] {
+    for target in [
+        "/%00",
+        "/%",
+        "/%2",
+        "/%zz",
+        "/a%00b",
+        "http://other.localhost/",
+        &format!("https:{host}/"),
+        &host,
+        "*",
+        "a",
+        "/a#b",
+        "/a\\b\u{e9}",
+        "/<\u{1}>",
+    ] {
         let reply = get(target)?;
         refused(&reply, 400, "InvalidArgument").with_context(|| target.to_owned())?;
     }
@@ -86,10 +129,29 @@ pub(crate) fn paths_and_methods_of_the_api_mean_one_thing(platform: &Platform) -
     let get = |target: &str| platform.api.send("GET", target, "GetFunction", &[], b"");
     ensure!(get("/2023-03-30/functions/%65cho")?.status == 200, "an escape is the character it stands for");
     for rest in [
-        "//functions/echo", "/./functions/echo", "/x/../functions/echo", "/functions//echo", "/functions/echo/", "/functions/./echo", "/functions/../functions/echo",
-        "/functions/%2e%2e", "/functions/x%2f..%2fecho", "/functions/echo%2f", "/functions/echo%00", "/functions/%2565cho", "/functions/%c0%af", "/functions/%ff",
-        "/functions/echo%0a", "/functions/echo%20", "/functions/Echo", "/Functions/echo", "/functions/echo;x", "%2ffunctions%2fecho", "/functions/echo/code/..",
-        "/functions/%zz", "/functions/%",
+        "//functions/echo",
+        "/./functions/echo",
+        "/x/../functions/echo",
+        "/functions//echo",
+        "/functions/echo/",
+        "/functions/./echo",
+        "/functions/../functions/echo",
+        "/functions/%2e%2e",
+        "/functions/x%2f..%2fecho",
+        "/functions/echo%2f",
+        "/functions/echo%00",
+        "/functions/%2565cho",
+        "/functions/%c0%af",
+        "/functions/%ff",
+        "/functions/echo%0a",
+        "/functions/echo%20",
+        "/functions/Echo",
+        "/Functions/echo",
+        "/functions/echo;x",
+        "%2ffunctions%2fecho",
+        "/functions/echo/code/..",
+        "/functions/%zz",
+        "/functions/%",
     ] {
         let reply = get(&format!("/2023-03-30{rest}"))?;
         shaped(&reply).with_context(|| rest.to_owned())?;
@@ -101,7 +163,8 @@ pub(crate) fn paths_and_methods_of_the_api_mean_one_thing(platform: &Platform) -
         refused(&reply, 405, "MethodNotAllowed").with_context(|| method.to_owned())?;
         ensure!(reply.header("allow").is_some_and(|methods| methods.contains("GET")), "{method}: Allow names the methods");
     }
-    let connect = platform.connect()?.request("CONNECT", "localhost:22", &[("host".to_owned(), "localhost:22".to_owned())], b"")?;
+    let connect =
+        platform.connect()?.request("CONNECT", "localhost:22", &[("host".to_owned(), "localhost:22".to_owned())], b"")?;
     refused(&connect, 405, "MethodNotAllowed").context("CONNECT")?;
     refused(&platform.api.send("PATCH", target, "GetFunction", &[], b"")?, 400, "PathNotSupported")?;
     for name in ["x-http-method-override", "x-http-method", "x-method-override"] {

@@ -10,9 +10,11 @@ use crate::{create, refused};
 
 pub(crate) fn a_hundred_racing_creates_make_one_function(platform: &Platform) -> Result<()> {
     let zip = zip_of(&[("index.py", "def handler(e, c):\n    return 'x'\n")])?;
-    let body = json!({"functionName": "raced", "runtime": "python3.10", "handler": "index.handler", "code": {"zipFile": zip}}).to_string();
+    let body = json!({"functionName": "raced", "runtime": "python3.10", "handler": "index.handler", "code": {"zipFile": zip}})
+        .to_string();
     let statuses: Vec<u16> = thread::scope(|scope| {
-        let racers: Vec<_> = (0..100).map(|_| scope.spawn(|| create(platform, body.as_bytes()).map(|reply| reply.status))).collect();
+        let racers: Vec<_> =
+            (0..100).map(|_| scope.spawn(|| create(platform, body.as_bytes()).map(|reply| reply.status))).collect();
         racers.into_iter().map(|racer| racer.join().expect("no panic").unwrap_or(0)).collect()
     });
     let won = statuses.iter().filter(|status| **status == 200).count();
@@ -21,7 +23,12 @@ pub(crate) fn a_hundred_racing_creates_make_one_function(platform: &Platform) ->
 }
 
 pub(crate) fn racing_updates_lose_nothing(platform: &Platform) -> Result<()> {
-    platform.api.create("updated", "python3.10", &[("index.py", "def handler(e, c):\n    return 'x'\n")], json!({"description": "none"}))?;
+    platform.api.create(
+        "updated",
+        "python3.10",
+        &[("index.py", "def handler(e, c):\n    return 'x'\n")],
+        json!({"description": "none"}),
+    )?;
     let update = |n: usize| -> Result<(String, Response)> {
         let description = format!("writer {n}");
         let reply = platform.api.json("PUT", "/functions/updated", "UpdateFunction", &json!({"description": description}))?;
@@ -47,11 +54,32 @@ pub(crate) fn racing_updates_lose_nothing(platform: &Platform) -> Result<()> {
 
 pub(crate) fn pages_are_asked_for_in_bounds_and_with_our_tokens(platform: &Platform) -> Result<()> {
     for n in 0..3 {
-        platform.api.create(&format!("paged-{n}"), "python3.10", &[("index.py", "def handler(e, c):\n    return 'x'\n")], json!({}))?;
+        platform.api.create(
+            &format!("paged-{n}"),
+            "python3.10",
+            &[("index.py", "def handler(e, c):\n    return 'x'\n")],
+            json!({}),
+        )?;
     }
     let list = |query: &str| platform.api.json("GET", &format!("/functions?{query}"), "ListFunctions", &Value::Null);
-    for limit in ["0", "-1", "101", "1000000000", "2147483649", "9223372036854775808", "18446744073709551617", "1.5", "x", "1e1", "%2B1", "0x1", "%00", "%D9%A1"] {
-        let message = refused(&list(&format!("limit={limit}"))?, 400, "InvalidArgument").with_context(|| format!("limit={limit}"))?;
+    for limit in [
+        "0",
+        "-1",
+        "101",
+        "1000000000",
+        "2147483649",
+        "9223372036854775808",
+        "18446744073709551617",
+        "1.5",
+        "x",
+        "1e1",
+        "%2B1",
+        "0x1",
+        "%00",
+        "%D9%A1",
+    ] {
+        let message =
+            refused(&list(&format!("limit={limit}"))?, 400, "InvalidArgument").with_context(|| format!("limit={limit}"))?;
         ensure!(message.contains("limit"), "limit={limit}: {message}");
     }
     refused(&list("limit=1&limit=2")?, 400, "InvalidArgument").context("two limits")?;
@@ -62,29 +90,53 @@ pub(crate) fn pages_are_asked_for_in_bounds_and_with_our_tokens(platform: &Platf
     ensure!(first["functions"].as_array().map(Vec::len) == Some(2), "{first}");
     let token = first["nextToken"].as_str().context("a token")?.to_owned();
     let second = list(&format!("prefix=paged-&limit=2&nextToken={}", escaped(&token)))?.json()?;
-    ensure!(second["functions"][0]["functionName"] == "paged-2" && second["nextToken"].as_str().unwrap_or_default().is_empty(), "{second}");
-    let mut forged: Vec<String> = vec!["x".into(), "paged-0".into(), "AAAA".into(), token.repeat(2), token[1..].to_owned(), "A".repeat(4000), "\u{0}".into(), "../x".into()];
+    ensure!(
+        second["functions"][0]["functionName"] == "paged-2" && second["nextToken"].as_str().unwrap_or_default().is_empty(),
+        "{second}"
+    );
+    let mut forged: Vec<String> = vec![
+        "x".into(),
+        "paged-0".into(),
+        "AAAA".into(),
+        token.repeat(2),
+        token[1..].to_owned(),
+        "A".repeat(4000),
+        "\u{0}".into(),
+        "../x".into(),
+    ];
     for at in 0..token.len() {
         let flipped = if &token[at..=at] == "A" { "B" } else { "A" };
         forged.push(format!("{}{flipped}{}", &token[..at], &token[at + 1..]));
     }
     for forged in forged {
-        let message = refused(&list(&format!("nextToken={}", escaped(&forged)))?, 400, "InvalidArgument").with_context(|| forged.clone())?;
+        let message = refused(&list(&format!("nextToken={}", escaped(&forged)))?, 400, "InvalidArgument")
+            .with_context(|| forged.clone())?;
         ensure!(message.contains("nextToken"), "{forged}: {message}");
     }
     // A token of one listing is none of another's.
-    let reply = platform.api.json("GET", &format!("/functions/echo/triggers?nextToken={}", escaped(&token)), "ListTriggers", &Value::Null)?;
+    let reply = platform.api.json(
+        "GET",
+        &format!("/functions/echo/triggers?nextToken={}", escaped(&token)),
+        "ListTriggers",
+        &Value::Null,
+    )?;
     ensure!(refused(&reply, 400, "InvalidArgument")?.contains("nextToken"), "{}", reply.text());
     Ok(())
 }
 
 /// Every byte that is not a letter or a digit, escaped.
 fn escaped(text: &str) -> String {
-    text.bytes().map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 pub(crate) fn a_function_made_anew_runs_new_code(platform: &Platform) -> Result<()> {
-    let code = |answer: &str| format!("import os, time\nseen = []\ndef handler(e, c):\n    seen.append(1)\n    if e == b'slow':\n        time.sleep(1)\n    return '{answer} %d' % len(seen)\n");
+    let code = |answer: &str| {
+        format!(
+            "import os, time\nseen = []\ndef handler(e, c):\n    seen.append(1)\n    if e == b'slow':\n        time.sleep(1)\n    return '{answer} %d' % len(seen)\n"
+        )
+    };
     let delete = || platform.api.json("DELETE", "/functions/again", "DeleteFunction", &Value::Null);
     platform.api.create("again", "python3.10", &[("index.py", &code("old"))], json!({"timeout": 10}))?;
     ensure!(platform.api.invoke("again", b"")?.text() == "old 1", "the first code runs");

@@ -29,7 +29,10 @@ fn refused(reply: &Response, status: u16, code: &str) -> Result<String> {
 fn shaped(reply: &Response) -> Result<Value> {
     let body = reply.json().with_context(|| format!("status {}", reply.status))?;
     ensure!((400..500).contains(&reply.status), "expected a refusal, got {} {body}", reply.status);
-    ensure!(body["Code"].is_string() && body["ErrorCode"] == body["Code"] && body["ErrorMessage"] == body["Message"], "both spellings: {body}");
+    ensure!(
+        body["Code"].is_string() && body["ErrorCode"] == body["Code"] && body["ErrorMessage"] == body["Message"],
+        "both spellings: {body}"
+    );
     let id = reply.header("x-fc-request-id").context("every answer has a request id")?;
     ensure!(body["RequestId"] == id, "one request id: {body} and {id}");
     Ok(body)
@@ -88,7 +91,12 @@ fn main() -> ExitCode {
     let platform = Arc::new(Platform::fresh().expect("the platform starts"));
     platform
         .api
-        .create("echo", "python3.10", &[("index.py", "def handler(event, context):\n    return event\n")], json!({"timeout": 20, "memorySize": 1024}))
+        .create(
+            "echo",
+            "python3.10",
+            &[("index.py", "def handler(event, context):\n    return event\n")],
+            json!({"timeout": 20, "memorySize": 1024}),
+        )
         .expect("the function is created");
     platform.api.expose("echo").expect("the trigger is created");
     let trials = CHECKS

@@ -11,20 +11,55 @@ const CODE: &[(&str, &str)] = &[("index.py", "def handler(e, c):\n    return 'x'
 
 fn good(name: &str) -> Result<Value> {
     let zip = zip_of(CODE)?;
-    Ok(json!({"functionName": name, "runtime": "python3.10", "handler": "index.handler", "memorySize": 128, "code": {"zipFile": zip}}))
+    Ok(
+        json!({"functionName": name, "runtime": "python3.10", "handler": "index.handler", "memorySize": 128, "code": {"zipFile": zip}}),
+    )
 }
 
 pub(crate) fn names_are_one_of_a_kind(platform: &Platform) -> Result<()> {
     let before = kept(platform);
     let (long, over) = ("x".repeat(64), "x".repeat(65));
     let strange = [
-        "", "9x", "-x", ".", "..", "a.b", "a/b", "a\\b", "..%2f", "%2e%2e", "a b", " a", "a ", "a\n", "a\t", "a\0", "a\u{7f}", "é", "e\u{301}",
-        "\u{430}", "\u{ff11}a", "a\u{202e}b", "a\u{200b}", "\u{feff}a", "🤷", "a:b", "a*", "a#b", "a?b", "a%41", &over,
+        "",
+        "9x",
+        "-x",
+        ".",
+        "..",
+        "a.b",
+        "a/b",
+        "a\\b",
+        "..%2f",
+        "%2e%2e",
+        "a b",
+        " a",
+        "a ",
+        "a\n",
+        "a\t",
+        "a\0",
+        "a\u{7f}",
+        "é",
+        "e\u{301}",
+        "\u{430}",
+        "\u{ff11}a",
+        "a\u{202e}b",
+        "a\u{200b}",
+        "\u{feff}a",
+        "🤷",
+        "a:b",
+        "a*",
+        "a#b",
+        "a?b",
+        "a%41",
+        &over,
     ];
     for name in strange {
-        let message = refused(&create(platform, good(name)?.to_string().as_bytes())?, 400, "InvalidArgument").with_context(|| format!("{name:?}"))?;
+        let message = refused(&create(platform, good(name)?.to_string().as_bytes())?, 400, "InvalidArgument")
+            .with_context(|| format!("{name:?}"))?;
         ensure!(message.contains("functionName"), "{name:?}: the message does not name functionName: {message}");
-        ensure!(!message.chars().any(|c| c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c)), "{name:?}: repeated raw: {message:?}");
+        ensure!(
+            !message.chars().any(|c| c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c)),
+            "{name:?}: repeated raw: {message:?}"
+        );
     }
     ensure!(kept(platform) == before, "something of a refused function is left on disk");
     // Names that mean something elsewhere mean nothing here, and upper case is another name.
@@ -102,25 +137,45 @@ pub(crate) fn wrong_members_are_named(platform: &Platform) -> Result<()> {
 pub(crate) fn numbers_are_whole_and_neither_wrap_nor_clamp(platform: &Platform) -> Result<()> {
     let good = good("numbered")?.to_string();
     let wrong = [
-        "-1", "0", "-0", "1.5", "128.5", "128.0", "1e400", "-1e400", "1e2", "2147483648", "4294967424", "9007199254740993", "9223372036854775808",
-        "18446744073709551744", "\"128\"", "true", "[]", "{}",
+        "-1",
+        "0",
+        "-0",
+        "1.5",
+        "128.5",
+        "128.0",
+        "1e400",
+        "-1e400",
+        "1e2",
+        "2147483648",
+        "4294967424",
+        "9007199254740993",
+        "9223372036854775808",
+        "18446744073709551744",
+        "\"128\"",
+        "true",
+        "[]",
+        "{}",
     ];
     // These are no JSON at all.
     let broken = ["NaN", "-Infinity", "0x80", "0128", "+128", "1_024", ".5", "128.", "１２８"];
     for member in ["memorySize", "timeout", "instanceConcurrency", "diskSize"] {
         for number in wrong {
             let body = good.replace("\"memorySize\":128", &format!("\"{member}\":{number}"));
-            let message = refused(&create(platform, body.as_bytes())?, 400, "InvalidArgument").with_context(|| format!("{member} = {number}"))?;
+            let message = refused(&create(platform, body.as_bytes())?, 400, "InvalidArgument")
+                .with_context(|| format!("{member} = {number}"))?;
             ensure!(message.contains(member), "{member} = {number}: {message}");
         }
         for number in broken {
             let body = good.replace("\"memorySize\":128", &format!("\"{member}\":{number}"));
-            refused(&create(platform, body.as_bytes())?, 400, "InvalidArgument").with_context(|| format!("{member} = {number}"))?;
+            refused(&create(platform, body.as_bytes())?, 400, "InvalidArgument")
+                .with_context(|| format!("{member} = {number}"))?;
         }
     }
     absent(platform, "numbered")?;
     // The edges themselves are fine, and come back as they were sent.
-    for (member, number) in [("memorySize", 32_768), ("memorySize", 128), ("timeout", 1), ("timeout", 86_400), ("diskSize", 10_240)] {
+    for (member, number) in
+        [("memorySize", 32_768), ("memorySize", 128), ("timeout", 1), ("timeout", 86_400), ("diskSize", 10_240)]
+    {
         let body = good.replace("\"memorySize\":128", &format!("\"{member}\":{number}"));
         let reply = create(platform, body.as_bytes())?;
         ensure!(reply.status == 200 && reply.json()?[member] == number, "{member} = {number}: {}", reply.text());
@@ -133,7 +188,9 @@ pub(crate) fn numbers_are_whole_and_neither_wrap_nor_clamp(platform: &Platform) 
 pub(crate) fn bodies_that_are_not_the_json_they_claim_to_be(platform: &Platform) -> Result<()> {
     let good = good("bodied")?.to_string();
     let with = |member: &str| good.replacen('{', &format!("{{{member},"), 1).into_bytes();
-    let raw = |before: &[u8], odd: &[u8], after: &[u8]| [b"{\"description\":\"", before, odd, after, b"\",", &good.as_bytes()[1..]].concat();
+    let raw = |before: &[u8], odd: &[u8], after: &[u8]| {
+        [b"{\"description\":\"", before, odd, after, b"\",", &good.as_bytes()[1..]].concat()
+    };
     let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
     let bodies: Vec<(&str, Vec<u8>)> = vec![
         ("nothing", Vec::new()),
@@ -167,7 +224,12 @@ pub(crate) fn bodies_that_are_not_the_json_they_claim_to_be(platform: &Platform)
         refused(&create(platform, &body)?, 400, "InvalidArgument").context(what)?;
         absent(platform, "bodied").context(what)?;
     }
-    for (name, value) in [("content-type", "application/xml"), ("content-type", "multipart/form-data; boundary=x"), ("content-encoding", "gzip"), ("content-encoding", "br")] {
+    for (name, value) in [
+        ("content-type", "application/xml"),
+        ("content-type", "multipart/form-data; boundary=x"),
+        ("content-encoding", "gzip"),
+        ("content-encoding", "br"),
+    ] {
         let reply = platform.api.send("POST", "/2023-03-30/functions", "CreateFunction", &[(name, value)], good.as_bytes())?;
         refused(&reply, 415, "UnsupportedMediaType").with_context(|| format!("{name}: {value}"))?;
         absent(platform, "bodied").context(value)?;
@@ -177,8 +239,20 @@ pub(crate) fn bodies_that_are_not_the_json_they_claim_to_be(platform: &Platform)
 
 pub(crate) fn strings_come_back_as_they_were_sent(platform: &Platform) -> Result<()> {
     let naughty = [
-        "<script>alert(1)</script>", "'; DROP TABLE functions;--", "\u{202e}evil", "\u{0}", "𝕳🤷‍♀️", "%s%n", "${jndi:x}", "\u{fffe}", " \t\r\n", "\u{1b}[31m", "\\\"",
-        "../../etc/passwd", "e\u{301}", "é",
+        "<script>alert(1)</script>",
+        "'; DROP TABLE functions;--",
+        "\u{202e}evil",
+        "\u{0}",
+        "𝕳🤷‍♀️",
+        "%s%n",
+        "${jndi:x}",
+        "\u{fffe}",
+        " \t\r\n",
+        "\u{1b}[31m",
+        "\\\"",
+        "../../etc/passwd",
+        "e\u{301}",
+        "é",
     ];
     for (n, text) in naughty.iter().enumerate() {
         let name = format!("naughty-{n}");
@@ -190,14 +264,19 @@ pub(crate) fn strings_come_back_as_they_were_sent(platform: &Platform) -> Result
         let path = format!("/functions/{name}");
         let got = platform.api.json("GET", &path, "GetFunction", &Value::Null)?.json()?;
         ensure!(got["description"] == *text, "{text:?} was read as {}", got["description"]);
-        let listed = platform.api.json("GET", &format!("/functions?prefix={name}&limit=1"), "ListFunctions", &Value::Null)?.json()?;
+        let listed =
+            platform.api.json("GET", &format!("/functions?prefix={name}&limit=1"), "ListFunctions", &Value::Null)?.json()?;
         ensure!(listed["functions"][0]["description"] == *text, "{text:?} was listed as {listed}");
         // As a query parameter and as a path it is refused or finds nothing, and never breaks anything.
         let escaped: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let reply = platform.api.json("GET", &format!("/functions/{escaped}"), "GetFunction", &Value::Null)?;
         shaped(&reply).with_context(|| format!("{text:?} as a path"))?;
         let reply = platform.api.json("GET", &format!("/functions?prefix={escaped}"), "ListFunctions", &Value::Null)?;
-        ensure!(reply.status == 200 && reply.json()?["functions"].as_array().is_some_and(Vec::is_empty), "{text:?}: {}", reply.text());
+        ensure!(
+            reply.status == 200 && reply.json()?["functions"].as_array().is_some_and(Vec::is_empty),
+            "{text:?}: {}",
+            reply.text()
+        );
     }
     Ok(())
 }

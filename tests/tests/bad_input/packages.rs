@@ -84,7 +84,8 @@ pub(crate) fn hostile_packages_are_refused_whole(platform: &Platform) -> Result<
     ];
     for (what, zip) in cases {
         let zip = base64::engine::general_purpose::STANDARD.encode(zip);
-        let body = json!({"functionName": "hostile-zip", "runtime": "python3.10", "handler": "index.handler", "code": {"zipFile": zip}});
+        let body =
+            json!({"functionName": "hostile-zip", "runtime": "python3.10", "handler": "index.handler", "code": {"zipFile": zip}});
         let reply = create(platform, body.to_string().as_bytes())?;
         let message = refused(&reply, 400, "InvalidArgument").context(what)?;
         ensure!(message.contains("zipFile"), "{what}: {message}");

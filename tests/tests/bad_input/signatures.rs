@@ -45,7 +45,8 @@ pub(crate) fn signatures_are_checked_strictly(platform: &Platform) -> Result<()>
     refused(&send(platform, &good, b"")?, 403, "SignatureNonceUsed").context("a replay")?;
     refused(&send(platform, &without(fresh(), "authorization"), b"")?, 403, "AccessDenied").context("no signature")?;
     for name in ["x-acs-date", "x-acs-signature-nonce", "x-acs-content-sha256"] {
-        refused(&send(platform, &without(fresh(), name), b"")?, 400, "MissingRequiredHeader").with_context(|| format!("without {name}"))?;
+        refused(&send(platform, &without(fresh(), name), b"")?, 400, "MissingRequiredHeader")
+            .with_context(|| format!("without {name}"))?;
     }
     let edits: &[(&str, &str, &str, &str)] = &[
         ("another algorithm", "ACS3-HMAC-SHA256", "ACS3-HMAC-SM3", "NotSupported"),
@@ -74,8 +75,13 @@ pub(crate) fn signatures_are_checked_strictly(platform: &Platform) -> Result<()>
         format!("{}{last}", &value[..value.len() - 1])
     };
     let nobody = |value: &str| value.replacen(&key, "", 1);
-    let changes: [Forgery<'_>; 5] =
-        [("a truncated signature", &cut), ("an empty signature", &nothing), ("upper case", &upper), ("another last digit", &flipped), ("an empty key", &nobody)];
+    let changes: [Forgery<'_>; 5] = [
+        ("a truncated signature", &cut),
+        ("an empty signature", &nothing),
+        ("upper case", &upper),
+        ("another last digit", &flipped),
+        ("an empty key", &nobody),
+    ];
     for (what, change) in changes {
         let reply = send(platform, &forged(fresh(), change), b"")?;
         ensure!(reply.status == 403, "{what}: {} {}", reply.status, reply.text());
@@ -83,7 +89,13 @@ pub(crate) fn signatures_are_checked_strictly(platform: &Platform) -> Result<()>
     }
     refused(&send(platform, &signed(platform, &[], b"one"), b"two")?, 403, "SignatureNotMatch").context("another body")?;
     refused(&send(platform, &signed(platform, &[], b"one"), b"")?, 403, "SignatureNotMatch").context("no body")?;
-    for (name, value) in [("x-acs-action", "DeleteFunction"), ("x-acs-unsigned", "1"), ("authorization", "x"), ("x-acs-content-sha256", "00"), ("x-acs-signature-nonce", "n")] {
+    for (name, value) in [
+        ("x-acs-action", "DeleteFunction"),
+        ("x-acs-unsigned", "1"),
+        ("authorization", "x"),
+        ("x-acs-content-sha256", "00"),
+        ("x-acs-signature-nonce", "n"),
+    ] {
         let mut headers = fresh();
         headers.push((name.into(), value.into()));
         let reply = send(platform, &headers, b"")?;
@@ -113,7 +125,16 @@ pub(crate) fn dates_are_near(platform: &Platform) -> Result<()> {
     for date in ["9999-12-31T23:59:59Z", "0000-01-01T00:00:00Z", "1970-01-01T00:00:00Z"] {
         refused(&at(date)?, 403, "RequestTimeTooSkewed").context(date)?;
     }
-    for date in ["", "now", "2026-02-30T00:00:00Z", "10000-01-01T00:00:00Z", "-001-01-01T00:00:00Z", "2026-01-01 00:00:00Z", "2026-01-01T00:00:00+00:00", "99999999999999999999"] {
+    for date in [
+        "",
+        "now",
+        "2026-02-30T00:00:00Z",
+        "10000-01-01T00:00:00Z",
+        "-001-01-01T00:00:00Z",
+        "2026-01-01 00:00:00Z",
+        "2026-01-01T00:00:00+00:00",
+        "99999999999999999999",
+    ] {
         let reply = at(date)?;
         ensure!(reply.status == 403, "{date:?}: {} {}", reply.status, reply.text());
         crate::shaped(&reply).with_context(|| date.to_owned())?;

@@ -95,7 +95,10 @@ async fn a_refused_package_leaves_nothing() {
     assert!(code == "InvalidArgument" && message.contains("code.zipFile") && message.contains("'../evil'"), "{message}");
     assert_eq!(rig.kept().await, (0, 0));
     rig.create("f", b"good").await;
-    assert_eq!(rig.ask("PUT", "/functions/f", json!({"code": {"zipFile": STANDARD.encode(BAD_ZIP)}})).await.refused(400).0, "InvalidArgument");
+    assert_eq!(
+        rig.ask("PUT", "/functions/f", json!({"code": {"zipFile": STANDARD.encode(BAD_ZIP)}})).await.refused(400).0,
+        "InvalidArgument"
+    );
     assert_eq!(rig.kept().await, (1, 1));
     assert_eq!(rig.ask("GET", "/functions/f", Value::Null).await.json()["codeSize"], 4);
 }
@@ -109,7 +112,11 @@ async fn a_wrong_member_is_named_with_its_path() {
         ("memorySize", json!(9_223_372_036_854_775_808_u64), "memorySize"),
         ("functionName", json!("..%2f"), "functionName"),
         ("environmentVariables", json!({"A": 1}), "environmentVariables.A"),
-        ("customRuntimeConfig", json!({"healthCheckConfig": {"periodSeconds": "x"}}), "customRuntimeConfig.healthCheckConfig.periodSeconds"),
+        (
+            "customRuntimeConfig",
+            json!({"healthCheckConfig": {"periodSeconds": "x"}}),
+            "customRuntimeConfig.healthCheckConfig.periodSeconds",
+        ),
         ("tags", json!([{"Key": 1}]), "tags[0].Key"),
         ("code", json!({"zipFile": 7}), "code.zipFile"),
         ("code", json!({"checksum": "1"}), "code"),
@@ -141,18 +148,32 @@ async fn functions_are_listed_by_page_prefix_and_filter() {
     tagged["tags"] = json!([{"Key": "team", "Value": "x"}]);
     rig.ask("POST", "/functions", tagged).await;
     let names = |page: &Value| -> Vec<String> {
-        page["functions"].as_array().unwrap().iter().map(|function| function["functionName"].as_str().unwrap().to_owned()).collect()
+        page["functions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|function| function["functionName"].as_str().unwrap().to_owned())
+            .collect()
     };
     let first = rig.ask("GET", "/functions?prefix=a&limit=3", Value::Null).await.json();
     assert_eq!(names(&first), ["a1", "a2", "a3"]);
     let token = first["nextToken"].as_str().unwrap();
     let second = rig.ask("GET", &format!("/functions?prefix=a&limit=3&nextToken={token}"), Value::Null).await.json();
     assert_eq!((names(&second), second.get("nextToken")), (vec!["a4".to_owned()], None));
-    let filtered = rig.ask("GET", "/functions?limit=1&tags=%5B%7B%22Key%22%3A%22team%22%2C%22Value%22%3A%22x%22%7D%5D", Value::Null).await.json();
+    let filtered = rig
+        .ask("GET", "/functions?limit=1&tags=%5B%7B%22Key%22%3A%22team%22%2C%22Value%22%3A%22x%22%7D%5D", Value::Null)
+        .await
+        .json();
     assert_eq!(names(&filtered), ["a4"]);
     assert_eq!(names(&rig.ask("GET", "/functions?runtime=nodejs20", Value::Null).await.json()), Vec::<String>::new());
 
-    for path in [format!("/functions?nextToken={token}x"), "/functions?nextToken=YTE".to_owned(), "/functions?limit=0".to_owned(), "/functions?limit=1000000000".to_owned(), "/functions?limit=x".to_owned()] {
+    for path in [
+        format!("/functions?nextToken={token}x"),
+        "/functions?nextToken=YTE".to_owned(),
+        "/functions?limit=0".to_owned(),
+        "/functions?limit=1000000000".to_owned(),
+        "/functions?limit=x".to_owned(),
+    ] {
         assert_eq!(rig.ask("GET", &path, Value::Null).await.refused(400).0, "InvalidArgument", "{path}");
     }
     let foreign = rig.signed(2, "GET", &format!("/functions?nextToken={token}"), &[], b"").await;
@@ -228,14 +249,25 @@ async fn logs_are_this_functions_and_not_its_deleted_namesakes() {
     let key = dunlin_model::FunctionKey::from_stored("0000000000000001".parse().unwrap(), "f".parse().unwrap());
     let request = RequestId::random();
     let instance: dunlin_model::InstanceId = "c-00000000-00000000-000000000001".parse().unwrap();
-    let entry = |time: Timestamp, text: &[u8]| LogEntry { time, request: Some(request.clone()), instance: instance.clone(), text: text.into() };
+    let entry = |time: Timestamp, text: &[u8]| LogEntry {
+        time,
+        request: Some(request.clone()),
+        instance: instance.clone(),
+        text: text.into(),
+    };
     rig.logs.append(&key, entry(Timestamp::now(), b"new"));
     let lines = rig.ask("GET", &format!("/dunlin/logs?functionName=f&requestId={request}"), Value::Null).await.json();
     assert_eq!((&lines["lines"][0]["text"], lines["lines"].as_array().unwrap().len()), (&json!("new"), 1), "{lines}");
     assert_eq!(lines["lines"][0]["requestId"], json!(request));
     let old = rig.ask("GET", "/dunlin/logs?functionName=f&until=2020-01-01T00:00:00Z", Value::Null).await.json();
     assert_eq!(old["lines"], json!([]));
-    for path in ["/dunlin/logs", "/dunlin/logs?functionName=f&limit=0", "/dunlin/logs?functionName=f&since=x", "/dunlin/logs?functionName=f&requestId=x", "/dunlin/records?nextToken=x"] {
+    for path in [
+        "/dunlin/logs",
+        "/dunlin/logs?functionName=f&limit=0",
+        "/dunlin/logs?functionName=f&since=x",
+        "/dunlin/logs?functionName=f&requestId=x",
+        "/dunlin/records?nextToken=x",
+    ] {
         assert_eq!(rig.ask("GET", path, Value::Null).await.refused(400).0, "InvalidArgument", "{path}");
     }
 }
@@ -247,7 +279,12 @@ async fn a_follower_gets_what_is_stored_and_then_what_comes_each_line_once() {
     rig.create("f", b"zip").await;
     let key = dunlin_model::FunctionKey::from_stored("0000000000000001".parse().unwrap(), "f".parse().unwrap());
     let instance: dunlin_model::InstanceId = "c-00000000-00000000-000000000001".parse().unwrap();
-    let print = |text: &str| rig.logs.append(&key, LogEntry { time: Timestamp::now(), request: None, instance: instance.clone(), text: text.as_bytes().into() });
+    let print = |text: &str| {
+        rig.logs.append(
+            &key,
+            LogEntry { time: Timestamp::now(), request: None, instance: instance.clone(), text: text.as_bytes().into() },
+        )
+    };
     print("stored");
     let host = [("host".to_owned(), "h".to_owned())];
     let target = "/2023-03-30/dunlin/logs?functionName=f&follow=true";

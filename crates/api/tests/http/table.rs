@@ -63,7 +63,8 @@ async fn another_accounts_function_looks_exactly_like_none() {
         let there = rig.signed(2, route.method, &path_of(route, "theirs"), &[], body.as_bytes()).await;
         let nowhere = rig.signed(2, route.method, &path_of(route, "nobody"), &[], body.as_bytes()).await;
         assert_eq!(there.status, nowhere.status, "{}", route.name);
-        let text = |reply: &crate::rig::Received| String::from_utf8_lossy(&reply.bytes).replace(reply.header("x-fc-request-id"), "ID");
+        let text =
+            |reply: &crate::rig::Received| String::from_utf8_lossy(&reply.bytes).replace(reply.header("x-fc-request-id"), "ID");
         assert_eq!(text(&there).replace("theirs", "nobody"), text(&nowhere), "{}", route.name);
         match route.served {
             Some(Served::DunlinListRecords) => assert_eq!(there.json()["records"], json!([])),
@@ -90,7 +91,9 @@ async fn an_operation_that_is_not_supported_says_so_by_name() {
 #[tokio::test]
 async fn a_path_or_method_that_is_no_operation_is_refused_after_the_signature() {
     let rig = Rig::new().await;
-    for (method, path) in [("GET", "/nothing"), ("PATCH", "/functions"), ("GET", "/functions/f/"), ("TRACE", "/functions"), ("GET", "//functions")] {
+    for (method, path) in
+        [("GET", "/nothing"), ("PATCH", "/functions"), ("GET", "/functions/f/"), ("TRACE", "/functions"), ("GET", "//functions")]
+    {
         assert_eq!(rig.signed(1, method, path, &[], b"").await.refused(400).0, "PathNotSupported", "{method} {path}");
     }
 }

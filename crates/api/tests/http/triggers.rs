@@ -22,7 +22,10 @@ async fn a_trigger_lives_and_its_function_waits_for_its_end() {
     assert_eq!(rig.ask("GET", "/functions/Fn_x/triggers", Value::Null).await.json()["triggers"], json!([created]));
     assert_eq!(rig.ask("DELETE", "/functions/Fn_x", Value::Null).await.refused(409).0, "FunctionNotEmpty");
 
-    let updated = rig.ask("PUT", "/functions/Fn_x/triggers/web", json!({"description": "d", "triggerConfig": "{\"methods\":[\"PUT\"]}"})).await.json();
+    let updated = rig
+        .ask("PUT", "/functions/Fn_x/triggers/web", json!({"description": "d", "triggerConfig": "{\"methods\":[\"PUT\"]}"}))
+        .await
+        .json();
     assert_eq!((&updated["description"], &updated["httpTrigger"]), (&json!("d"), &created["httpTrigger"]), "the URL stays");
     assert_eq!(rig.ask("DELETE", "/functions/Fn_x/triggers/web", Value::Null).await.status, 204);
     assert_eq!(rig.ask("GET", "/functions/Fn_x/triggers/web", Value::Null).await.refused(404).0, "TriggerNotFound");
@@ -34,7 +37,8 @@ async fn a_version_has_one_http_trigger_also_when_many_are_made_at_once() {
     let rig = Rig::new().await;
     rig.create("f", b"zip").await;
     let names: Vec<String> = (0..20).map(|i| format!("t{i}")).collect();
-    let replies = futures_util::future::join_all(names.iter().map(|name| rig.ask("POST", "/functions/f/triggers", http(name)))).await;
+    let replies =
+        futures_util::future::join_all(names.iter().map(|name| rig.ask("POST", "/functions/f/triggers", http(name)))).await;
     assert_eq!(replies.iter().filter(|reply| reply.status == 200).count(), 1);
     for reply in replies.iter().filter(|reply| reply.status != 200) {
         assert_eq!(reply.refused(409).0, "TriggerAlreadyExists");

@@ -34,14 +34,29 @@ fn a_new_function_is_created_with_a_url() {
         answer("POST /2023-03-30/functions", 200, FUNCTION),
         answer("GET /2023-03-30/functions/hello/triggers", 200, r#"{"triggers":[]}"#),
     ]);
-    let (_folder, path) = folder(&[("index.py", "def handler(e, c): return e"), (".git/config", "x"), ("a/__pycache__/x.pyc", "x"), ("secret.txt", "x"), (".dunlinignore", "secret.*")]);
-    let ran = platform.dunlin(&["deploy", &path, "--env", "A=b=c", "--memory", "256", "--http", "anonymous", "--internet", "false"]);
+    let (_folder, path) = folder(&[
+        ("index.py", "def handler(e, c): return e"),
+        (".git/config", "x"),
+        ("a/__pycache__/x.pyc", "x"),
+        ("secret.txt", "x"),
+        (".dunlinignore", "secret.*"),
+    ]);
+    let ran =
+        platform.dunlin(&["deploy", &path, "--env", "A=b=c", "--memory", "256", "--http", "anonymous", "--internet", "false"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.out.contains("hello") && ran.out.contains("http://p.fn.localhost:7900/"), "{ran:?}");
     assert!(ran.err.contains("created hello"), "{ran:?}");
     let asked = platform.asked();
     let lines: Vec<&str> = asked.iter().map(|asked| asked.line.as_str()).collect();
-    assert_eq!(lines, [GET, "POST /2023-03-30/functions", "GET /2023-03-30/functions/hello/triggers?limit=100", "POST /2023-03-30/functions/hello/triggers"]);
+    assert_eq!(
+        lines,
+        [
+            GET,
+            "POST /2023-03-30/functions",
+            "GET /2023-03-30/functions/hello/triggers?limit=100",
+            "POST /2023-03-30/functions/hello/triggers"
+        ]
+    );
     let mut body = asked[1].json();
     let zip = STANDARD.decode(body["code"]["zipFile"].take().as_str().expect("a zip")).expect("base64");
     assert_eq!(body["code"]["checksum"], dunlin_model::Crc64::of(&zip).to_string());
@@ -56,7 +71,10 @@ fn a_new_function_is_created_with_a_url() {
     let config: Value = serde_json::from_str(asked[3].json()["triggerConfig"].as_str().expect("JSON in a text")).expect("JSON");
     assert_eq!(config["authType"], "anonymous");
     for asked in &asked {
-        assert!(asked.header("authorization").is_some_and(|value| value.starts_with("ACS3-HMAC-SHA256 Credential=test-key,")), "{asked:?}");
+        assert!(
+            asked.header("authorization").is_some_and(|value| value.starts_with("ACS3-HMAC-SHA256 Credential=test-key,")),
+            "{asked:?}"
+        );
         assert_eq!(asked.header("x-acs-version"), Some("2023-03-30"));
     }
 }
@@ -71,15 +89,36 @@ fn a_known_function_is_updated_and_only_what_was_given_changes() {
         answer("PUT /2023-03-30/functions/hello", 200, FUNCTION),
     ]);
     let (_folder, path) = folder(&[("bootstrap", "#!/bin/sh\n")]);
-    let ran = platform.dunlin(&["deploy", &path, "--command", "node server.js", "--args", "--verbose", "--http", "anonymous", "--json", "--quiet"]);
+    let ran = platform.dunlin(&[
+        "deploy",
+        &path,
+        "--command",
+        "node server.js",
+        "--args",
+        "--verbose",
+        "--http",
+        "anonymous",
+        "--json",
+        "--quiet",
+    ]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
     assert_eq!(ran.json()["urlInternet"], "http://p.fn.localhost:7900/");
-    let put = platform.asked().into_iter().find(|asked| asked.line.starts_with("PUT /2023-03-30/functions/hello")).expect("an update");
+    let put =
+        platform.asked().into_iter().find(|asked| asked.line.starts_with("PUT /2023-03-30/functions/hello")).expect("an update");
     let mut body = put.json();
     body["code"] = Value::Null;
-    assert_eq!(body, json!({"customRuntimeConfig": {"command": ["node", "server.js"], "args": ["--verbose"], "port": 8080}, "code": null}));
-    let trigger = platform.asked().into_iter().find(|asked| asked.line.contains("PUT /2023-03-30/functions/hello/triggers/http")).expect("the switch");
-    assert!(trigger.json()["triggerConfig"].as_str().is_some_and(|config| config.contains("anonymous") && config.contains("GET")));
+    assert_eq!(
+        body,
+        json!({"customRuntimeConfig": {"command": ["node", "server.js"], "args": ["--verbose"], "port": 8080}, "code": null})
+    );
+    let trigger = platform
+        .asked()
+        .into_iter()
+        .find(|asked| asked.line.contains("PUT /2023-03-30/functions/hello/triggers/http"))
+        .expect("the switch");
+    assert!(
+        trigger.json()["triggerConfig"].as_str().is_some_and(|config| config.contains("anonymous") && config.contains("GET"))
+    );
 }
 
 #[test]
@@ -104,7 +143,10 @@ fn a_call_prints_the_answer_and_nothing_else_on_stdout() {
     let ran = platform.dunlin(&["invoke", "hello", "-d", "world", "--tail", "--qualifier", "LATEST"]);
     assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, "hello world", "log text\n"));
     let asked = &platform.asked()[0];
-    assert_eq!((asked.line.as_str(), asked.body.as_slice()), ("POST /2023-03-30/functions/hello/invocations?qualifier=LATEST", &b"world"[..]));
+    assert_eq!(
+        (asked.line.as_str(), asked.body.as_slice()),
+        ("POST /2023-03-30/functions/hello/invocations?qualifier=LATEST", &b"world"[..])
+    );
     assert_eq!(asked.header("x-fc-log-type"), Some("Tail"));
 }
 
@@ -148,7 +190,13 @@ fn each_kind_of_refusal_has_an_exit_code() {
     assert_eq!(nobody.code, 8, "{nobody:?}");
     assert!(nobody.err.contains("dunlin up"), "{nobody:?}");
     assert_eq!(bare(&["fn", "ls", "--data", "/nowhere"]).code, 4);
-    for usage in [&["nonsense"][..], &["invoke"], &["fn", "ls", "--output", "xml"], &["deploy", ".", "--env", "A"], &["logs", "f", "--since", "soon", "--endpoint", "http://a", "--access-key-id", "a", "--access-key-secret", "b"]] {
+    for usage in [
+        &["nonsense"][..],
+        &["invoke"],
+        &["fn", "ls", "--output", "xml"],
+        &["deploy", ".", "--env", "A"],
+        &["logs", "f", "--since", "soon", "--endpoint", "http://a", "--access-key-id", "a", "--access-key-secret", "b"],
+    ] {
         assert_eq!(bare(usage).code, 64, "{usage:?}");
     }
     assert_eq!(bare(&["--help"]).code, 0);
@@ -160,10 +208,16 @@ fn lists_are_tables_arrays_or_names() {
     let first = r#"{"functions":[{"functionName":"a","runtime":"custom","memorySize":128,"timeout":3}],"nextToken":"t+1"}"#;
     let second = r#"{"functions":[{"functionName":"b","runtime":"python3.10","handler":"x.y","memorySize":64,"timeout":9}]}"#;
     for (arguments, expected) in [
-        (&["fn", "ls"][..], "NAME  RUNTIME     HANDLER  MEMORY  TIMEOUT  CODE  CHANGED\na     custom      -        128 MB  3 s      0 KB  -\nb     python3.10  x.y      64 MB   9 s      0 KB  -\n"),
+        (
+            &["fn", "ls"][..],
+            "NAME  RUNTIME     HANDLER  MEMORY  TIMEOUT  CODE  CHANGED\na     custom      -        128 MB  3 s      0 KB  -\nb     python3.10  x.y      64 MB   9 s      0 KB  -\n",
+        ),
         (&["fn", "ls", "-o", "name"], "a\nb\n"),
     ] {
-        let platform = platform(vec![answer("GET /2023-03-30/functions?limit=100&nextToken=t%2B1", 200, second), answer("GET /2023-03-30/functions?limit=100", 200, first)]);
+        let platform = platform(vec![
+            answer("GET /2023-03-30/functions?limit=100&nextToken=t%2B1", 200, second),
+            answer("GET /2023-03-30/functions?limit=100", 200, first),
+        ]);
         let ran = platform.dunlin(arguments);
         assert_eq!((ran.code, ran.out.as_str()), (0, expected), "{ran:?}");
     }
@@ -176,7 +230,10 @@ fn lists_are_tables_arrays_or_names() {
 fn a_function_is_shown_with_its_url() {
     let platform = platform(vec![answer("GET /2023-03-30/functions/hello/triggers", 200, TRIGGERS), answer(GET, 200, FUNCTION)]);
     let shown = platform.dunlin(&["fn", "get", "hello", "--json"]).json();
-    assert_eq!((shown["urlInternet"].as_str(), shown["runtime"].as_str()), (Some("http://p.fn.localhost:7900/"), Some("python3.10")));
+    assert_eq!(
+        (shown["urlInternet"].as_str(), shown["runtime"].as_str()),
+        (Some("http://p.fn.localhost:7900/"), Some("python3.10"))
+    );
 }
 
 #[test]
@@ -194,7 +251,14 @@ fn removing_takes_the_triggers_first_and_never_guesses() {
 #[test]
 fn logs_are_lines_and_cannot_steer_the_terminal() {
     let lines = r#"{"lines":[{"time":"2026-01-01T00:00:00.000001Z","requestId":"1-a","instanceId":"c-a","text":"plain \u001b[2J text"}]}"#;
-    let platform = platform(vec![answer("GET /2023-03-30/dunlin/logs?functionName=hello&requestId=1-a&contains=a%20b&since=2026-01-01T00%3A00%3A00Z", 200, lines), answer("GET", 200, lines)]);
+    let platform = platform(vec![
+        answer(
+            "GET /2023-03-30/dunlin/logs?functionName=hello&requestId=1-a&contains=a%20b&since=2026-01-01T00%3A00%3A00Z",
+            200,
+            lines,
+        ),
+        answer("GET", 200, lines),
+    ]);
     let ran = platform.dunlin(&["logs", "hello", "--request-id", "1-a", "--grep", "a b", "--since", "2026-01-01T00:00:00Z"]);
     assert_eq!((ran.code, ran.out.as_str()), (0, "2026-01-01T00:00:00.000001Z plain \u{fffd}[2J text\n"), "{ran:?}");
     let ran = platform.dunlin(&["logs", "hello", "--json"]);
@@ -217,12 +281,19 @@ fn records_and_instances_are_listed() {
     let platform = platform(vec![
         answer("GET /2023-03-30/dunlin/records?functionName=hello&limit=1000", 200, records),
         answer("GET /2023-03-30/dunlin/records?functionName=hello&limit=20", 200, records),
-        answer("GET /2023-03-30/functions/hello/instances", 200, r#"{"instances":[{"instanceId":"c-1","status":"Running","versionId":"0","createdTimeMs":0}]}"#),
+        answer(
+            "GET /2023-03-30/functions/hello/instances",
+            200,
+            r#"{"instances":[{"instanceId":"c-1","status":"Running","versionId":"0","createdTimeMs":0}]}"#,
+        ),
     ]);
     let ran = platform.dunlin(&["records", "hello", "--json", "--limit", "1000"]);
     assert_eq!(ran.json()[0]["requestId"], "1-a", "{ran:?}");
     let ran = platform.dunlin(&["records", "hello"]);
-    assert!(ran.out.contains("cold") && ran.out.contains("12.3 ms") && ran.out.contains("13 ms") && ran.out.contains("2 MB"), "{ran:?}");
+    assert!(
+        ran.out.contains("cold") && ran.out.contains("12.3 ms") && ran.out.contains("13 ms") && ran.out.contains("2 MB"),
+        "{ran:?}"
+    );
     let ran = platform.dunlin(&["instance", "ls", "hello"]);
     assert!(ran.out.contains("c-1") && ran.out.contains("1970-01-01T00:00:00Z"), "{ran:?}");
 }

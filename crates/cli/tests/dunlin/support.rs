@@ -59,7 +59,9 @@ pub(crate) fn platform(answers: Vec<Answer>) -> Platform {
             seen.lock().expect("nobody panics while holding this").push(request);
             let answer = match position {
                 Some(position) => answers.remove(position),
-                None => answer("", 404, r#"{"Code":"FunctionNotFound","Message":"function 'f' does not exist","RequestId":"1-1"}"#),
+                None => {
+                    answer("", 404, r#"{"Code":"FunctionNotFound","Message":"function 'f' does not exist","RequestId":"1-1"}"#)
+                }
             };
             write(&socket, &answer);
         }

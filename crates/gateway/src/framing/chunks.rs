@@ -17,7 +17,9 @@ enum At {
     /// `digits` hex digits of a size were read.
     #[default]
     SizeStart,
-    Size { digits: u8 },
+    Size {
+        digits: u8,
+    },
     SizeLf,
     Data,
     DataCr,
@@ -95,9 +97,24 @@ mod tests {
     #[test]
     fn every_second_reading_of_a_chunk_is_refused() {
         for body in [
-            "3;x=y\r\nabc\r\n", "3 \r\nabc\r\n", " 3\r\nabc\r\n", "0x3\r\nabc\r\n", "+3\r\nabc\r\n", "-3\r\nabc\r\n",
-            "3_0\r\nabc", "3\nabc\r\n", "3\rabc", "\r\n", "3\r\nabcX", "3\r\nabc\nX", "123456789\r\n", "0\r\nx: y\r\n\r\n",
-            "0\r\ncontent-length: 3\r\n\r\n", "0\r\n\rX", "g\r\n", "0;\r\n\r\n",
+            "3;x=y\r\nabc\r\n",
+            "3 \r\nabc\r\n",
+            " 3\r\nabc\r\n",
+            "0x3\r\nabc\r\n",
+            "+3\r\nabc\r\n",
+            "-3\r\nabc\r\n",
+            "3_0\r\nabc",
+            "3\nabc\r\n",
+            "3\rabc",
+            "\r\n",
+            "3\r\nabcX",
+            "3\r\nabc\nX",
+            "123456789\r\n",
+            "0\r\nx: y\r\n\r\n",
+            "0\r\ncontent-length: 3\r\n\r\n",
+            "0\r\n\rX",
+            "g\r\n",
+            "0;\r\n\r\n",
         ] {
             assert!(Chunks::default().advance(body.as_bytes()).is_err(), "{body:?}");
         }

@@ -34,7 +34,11 @@ pub(super) fn find_end(bytes: &[u8], searched: &mut usize, limits: &HeadLimits) 
         return Ok(None);
     }
     // One endless line is the target's fault, not the headers'.
-    Err(if bytes.contains(&b'\n') { Violation::HeadTooLarge { limit: limits.bytes } } else { Violation::TargetTooLong { limit: limits.target } })
+    Err(if bytes.contains(&b'\n') {
+        Violation::HeadTooLarge { limit: limits.bytes }
+    } else {
+        Violation::TargetTooLong { limit: limits.target }
+    })
 }
 
 fn bare(bytes: &[u8], at: usize) -> Violation {
@@ -187,7 +191,20 @@ mod tests {
 
     #[test]
     fn a_request_line_has_three_words_and_one_space_between() {
-        for line in ["GET  / HTTP/1.1", "GET / HTTP/1.1 ", " GET / HTTP/1.1", "GET /", "GET / HTTP/1.1x", "G\u{7f}T / HTTP/1.1", "GET /a b HTTP/1.1", "GET /ä HTTP/1.1", "GET /#a HTTP/1.1", "GET \t/ HTTP/1.1", "", "\r\nGET / HTTP/1.1"] {
+        for line in [
+            "GET  / HTTP/1.1",
+            "GET / HTTP/1.1 ",
+            " GET / HTTP/1.1",
+            "GET /",
+            "GET / HTTP/1.1x",
+            "G\u{7f}T / HTTP/1.1",
+            "GET /a b HTTP/1.1",
+            "GET /ä HTTP/1.1",
+            "GET /#a HTTP/1.1",
+            "GET \t/ HTTP/1.1",
+            "",
+            "\r\nGET / HTTP/1.1",
+        ] {
             let refused = check_all(&format!("{line}\r\n\r\n"));
             assert!(refused.is_err(), "{line:?} gave {refused:?}");
         }

@@ -71,8 +71,12 @@ pub(crate) struct Framing {
 #[derive(Debug)]
 enum State {
     /// `searched` bytes of the head were looked at already.
-    Head { searched: usize },
-    Body { left: u64 },
+    Head {
+        searched: usize,
+    },
+    Body {
+        left: u64,
+    },
     Chunked(Chunks),
 }
 

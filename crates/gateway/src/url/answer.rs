@@ -93,7 +93,8 @@ fn headers(value: Option<&Value>, host: &str) -> Result<HeaderMap, Problem> {
     };
     let mut bytes = 0;
     for (name, value) in members {
-        let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong("headers", &format!("has an invalid name {name:?}")))?;
+        let parsed =
+            HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong("headers", &format!("has an invalid name {name:?}")))?;
         let values = match value {
             Value::Array(values) => values.as_slice(),
             single => std::slice::from_ref(single),
@@ -101,7 +102,8 @@ fn headers(value: Option<&Value>, host: &str) -> Result<HeaderMap, Problem> {
         for value in values {
             let text = text(name, value)?;
             // Also of a field that will be dropped: a value that would end the line is an attack, not a slip.
-            let value = HeaderValue::from_bytes(text.as_bytes()).map_err(|_| wrong("headers", &format!("has an invalid value for {name:?}")))?;
+            let value = HeaderValue::from_bytes(text.as_bytes())
+                .map_err(|_| wrong("headers", &format!("has an invalid value for {name:?}")))?;
             if fields::is_reserved(parsed.as_str()) || (parsed == SET_COOKIE && !fields::cookie_stays(value.as_bytes(), host)) {
                 continue;
             }
@@ -120,7 +122,9 @@ fn text(name: &str, value: &Value) -> Result<String, Problem> {
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) => Ok(number.to_string()),
         Value::Bool(flag) => Ok(flag.to_string()),
-        Value::Null | Value::Array(_) | Value::Object(_) => Err(wrong("headers", &format!("must give a string or a list of strings for {name:?}"))),
+        Value::Null | Value::Array(_) | Value::Object(_) => {
+            Err(wrong("headers", &format!("must give a string or a list of strings for {name:?}")))
+        }
     }
 }
 
@@ -138,7 +142,8 @@ mod tests {
     type Read = (u16, Vec<(String, String)>, String);
 
     fn read(value: &str) -> Result<Read, String> {
-        let response = response(&Bytes::from(value.to_owned()), "key-a.fn.localhost", &Method::GET).map_err(|problem| format!("{problem:?}"))?;
+        let response = response(&Bytes::from(value.to_owned()), "key-a.fn.localhost", &Method::GET)
+            .map_err(|problem| format!("{problem:?}"))?;
         let (head, body) = response.into_parts();
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let headers = head.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
@@ -155,12 +160,27 @@ mod tests {
     #[test]
     fn an_object_with_a_status_is_a_response() {
         let json = ("content-type", "application/json");
-        check(r#"{"statusCode":201,"headers":{"X-A":"1","content-type":"text/plain"},"body":"hi"}"#, 201, &[("x-a", "1"), ("content-type", "text/plain")], "hi");
+        check(
+            r#"{"statusCode":201,"headers":{"X-A":"1","content-type":"text/plain"},"body":"hi"}"#,
+            201,
+            &[("x-a", "1"), ("content-type", "text/plain")],
+            "hi",
+        );
         check(r#"{"statusCode":200,"isBase64Encoded":true,"body":"aGk="}"#, 200, &[json], "hi");
         check(r#"{"statusCode":200}"#, 200, &[json], "");
         check(r#"{"statusCode":204,"body":"dropped"}"#, 204, &[], "");
-        check(r#" {"statusCode":302,"headers":{"Location":"http://169.254.169.254/"}}"#, 302, &[("location", "http://169.254.169.254/"), json], "");
-        check(r#"{"statusCode":200,"headers":{"Set-Cookie":["a=1","b=2; Domain=localhost","c=3"],"x-n":7}}"#, 200, &[("set-cookie", "a=1"), ("set-cookie", "c=3"), ("x-n", "7"), json], "");
+        check(
+            r#" {"statusCode":302,"headers":{"Location":"http://169.254.169.254/"}}"#,
+            302,
+            &[("location", "http://169.254.169.254/"), json],
+            "",
+        );
+        check(
+            r#"{"statusCode":200,"headers":{"Set-Cookie":["a=1","b=2; Domain=localhost","c=3"],"x-n":7}}"#,
+            200,
+            &[("set-cookie", "a=1"), ("set-cookie", "c=3"), ("x-n", "7"), json],
+            "",
+        );
     }
 
     #[test]

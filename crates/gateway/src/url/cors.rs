@@ -3,9 +3,9 @@
 
 use dunlin_model::CorsConfig;
 use http::header::{
-    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-    ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD,
+    HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY,
 };
 use http::{Method, Response, StatusCode};
 
@@ -41,9 +41,11 @@ impl<'a> Cors<'a> {
         let mut response = Response::new(full(bytes::Bytes::new()));
         *response.status_mut() = StatusCode::NO_CONTENT;
         let asked = self.method.as_deref().unwrap_or_default();
-        let method_allowed = self.rules.allow_methods.is_empty() || self.rules.allow_methods.iter().any(|method| method == "*" || method.eq_ignore_ascii_case(asked));
+        let method_allowed = self.rules.allow_methods.is_empty()
+            || self.rules.allow_methods.iter().any(|method| method == "*" || method.eq_ignore_ascii_case(asked));
         let any_header = self.rules.allow_headers.iter().any(|name| name == "*");
-        let headers_allowed = any_header || self.headers.iter().all(|asked| self.rules.allow_headers.iter().any(|name| name.eq_ignore_ascii_case(asked)));
+        let headers_allowed = any_header
+            || self.headers.iter().all(|asked| self.rules.allow_headers.iter().any(|name| name.eq_ignore_ascii_case(asked)));
         let headers = response.headers_mut();
         append(headers, VARY, "access-control-request-method, access-control-request-headers");
         if self.allowed_origin().is_none() || !method_allowed || !headers_allowed {
@@ -107,7 +109,8 @@ mod tests {
     }
 
     fn preflight(rules: &CorsConfig, fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let headers: HeaderMap = fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
+        let headers: HeaderMap =
+            fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
         let cors = Cors::of(rules, &headers).expect("the case has an origin");
         assert!(cors.is_preflight(&Method::OPTIONS));
         let mut response = cors.preflight();
@@ -117,7 +120,11 @@ mod tests {
 
     #[test]
     fn a_preflight_is_granted_only_as_a_whole() {
-        let good = [("origin", "https://a.example"), ("access-control-request-method", "PUT"), ("access-control-request-headers", "x-one")];
+        let good = [
+            ("origin", "https://a.example"),
+            ("access-control-request-method", "PUT"),
+            ("access-control-request-headers", "x-one"),
+        ];
         let granted = preflight(&rules(), &good);
         assert_eq!(granted["access-control-allow-origin"], "https://a.example");
         assert_eq!(granted["access-control-allow-methods"], "PUT");

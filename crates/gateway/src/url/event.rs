@@ -97,8 +97,13 @@ fn text<'a>(headers: &HeaderMap, body: &'a [u8]) -> Option<&'a str> {
         || media.ends_with("+xml")
         || matches!(
             media.as_str(),
-            "application/json" | "application/xml" | "application/javascript" | "application/x-javascript"
-                | "application/ecmascript" | "application/x-www-form-urlencoded" | "application/x-ndjson"
+            "application/json"
+                | "application/xml"
+                | "application/javascript"
+                | "application/x-javascript"
+                | "application/ecmascript"
+                | "application/x-www-form-urlencoded"
+                | "application/x-ndjson"
         );
     if !is_text || escaped_bytes(body) > ESCAPED_BYTES_MAX {
         return None;
@@ -181,7 +186,9 @@ mod tests {
     #[test]
     fn header_names_are_canonical_and_repeats_are_joined() {
         let mut given = HeaderMap::new();
-        for (name, value) in [("content-type", "a/b"), ("x-a", "1"), ("x-a", "2"), ("connection", "close"), ("x-fc-request-id", "forged")] {
+        for (name, value) in
+            [("content-type", "a/b"), ("x-a", "1"), ("x-a", "2"), ("connection", "close"), ("x-fc-request-id", "forged")]
+        {
             given.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         let expected = [("Content-Type", "a/b"), ("X-A", "1,2")];
@@ -203,7 +210,15 @@ mod tests {
             }
             text(&headers, body).is_some()
         };
-        for content_type in ["text/plain", "text/html; charset=utf-8", "application/json", "application/problem+json", "image/svg+xml", "APPLICATION/XML", "application/x-www-form-urlencoded"] {
+        for content_type in [
+            "text/plain",
+            "text/html; charset=utf-8",
+            "application/json",
+            "application/problem+json",
+            "image/svg+xml",
+            "APPLICATION/XML",
+            "application/x-www-form-urlencoded",
+        ] {
             assert!(is_text(content_type, b"{}"), "{content_type}");
             assert!(!is_text(content_type, b"\xff"), "{content_type}");
         }

@@ -12,8 +12,16 @@ use crate::error::Problem;
 
 /// Fields about one connection, which end at each hop (RFC 9110, section 7.6.1), and those that frame a message.
 const HOP_BY_HOP: &[&str] = &[
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
-    "transfer-encoding", "upgrade", "http2-settings",
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
 ];
 
 /// Whether a field of a request ends at the door.
@@ -75,10 +83,8 @@ pub(super) struct Facts {
 impl Facts {
     /// Collects them. While the answer is still running, its duration and memory are not known and not made up.
     pub(super) fn of(reply: &Reply, streamed: bool) -> Self {
-        let mut fields = vec![
-            ("x-fc-code-checksum", reply.checksum.to_string()),
-            ("x-fc-invocation-service-version", reply.version.clone()),
-        ];
+        let mut fields =
+            vec![("x-fc-code-checksum", reply.checksum.to_string()), ("x-fc-invocation-service-version", reply.version.clone())];
         if let Some(instance) = &reply.instance {
             fields.push(("x-fc-instance-id", instance.to_string()));
         }
@@ -117,7 +123,13 @@ fn megabytes(bytes: u64) -> String {
 }
 
 fn server_timing(phases: &Phases) -> String {
-    let parts = [("queue", phases.queue), ("bind", phases.bind), ("load", phases.load), ("init", phases.init), ("handler", phases.handler)];
+    let parts = [
+        ("queue", phases.queue),
+        ("bind", phases.bind),
+        ("load", phases.load),
+        ("init", phases.init),
+        ("handler", phases.handler),
+    ];
     parts.map(|(name, took)| format!("{name};dur={:.3}", took.as_secs_f64() * 1000.0)).join(", ")
 }
 
@@ -128,10 +140,21 @@ mod tests {
     #[test]
     fn a_cookie_for_the_parent_domain_does_not_stay() {
         let host = "key-a.fn.localhost";
-        for cookie in ["a=b", "a=b; Path=/; HttpOnly", "a=b; Domain=key-a.fn.localhost", "a=b;domain=.x.key-a.fn.localhost", "a=domain=localhost"] {
+        for cookie in [
+            "a=b",
+            "a=b; Path=/; HttpOnly",
+            "a=b; Domain=key-a.fn.localhost",
+            "a=b;domain=.x.key-a.fn.localhost",
+            "a=domain=localhost",
+        ] {
             assert!(cookie_stays(cookie.as_bytes(), host), "{cookie}");
         }
-        for cookie in ["a=b; Domain=localhost", "a=b;DOMAIN = .fn.localhost", "a=b; domain=key-b.fn.localhost", "a=b; Domain=xkey-a.fn.localhost"] {
+        for cookie in [
+            "a=b; Domain=localhost",
+            "a=b;DOMAIN = .fn.localhost",
+            "a=b; domain=key-b.fn.localhost",
+            "a=b; Domain=xkey-a.fn.localhost",
+        ] {
             assert!(!cookie_stays(cookie.as_bytes(), host), "{cookie}");
         }
     }

@@ -58,11 +58,23 @@ impl FunctionUrls<'_> {
             let view = self.doors.store.view();
             let found = view.trigger_by_prefix(prefix).and_then(|(key, trigger)| Some((key, trigger, view.function(key)?)));
             let Some((function_key, trigger, function)) = found else {
-                return Problem::new(StatusCode::NOT_FOUND, "TriggerNotFound", format!("no function has the URL prefix '{prefix}'"))
-                    .response(&request_id);
+                return Problem::new(
+                    StatusCode::NOT_FOUND,
+                    "TriggerNotFound",
+                    format!("no function has the URL prefix '{prefix}'"),
+                )
+                .response(&request_id);
             };
             let trigger = &trigger.value;
-            let hit = Hit { doors: self.doors, request_id: &request_id, host, peer: peer.to_canonical(), function_key, function, trigger };
+            let hit = Hit {
+                doors: self.doors,
+                request_id: &request_id,
+                host,
+                peer: peer.to_canonical(),
+                function_key,
+                function,
+                trigger,
+            };
             let cors = trigger.http.cors_config.as_ref().and_then(|rules| cors::Cors::of(rules, request.headers()));
             let mut response = match &cors {
                 Some(cors) if cors.is_preflight(request.method()) && !trigger.http.disable_url_internet => cors.preflight(),
@@ -128,11 +140,17 @@ impl Hit<'_> {
         }
         let header_bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
         if header_bytes > limits.header_bytes_max {
-            return Err(Problem::invalid(format!("the headers are larger than {} bytes (actual: {header_bytes})", limits.header_bytes_max)));
+            return Err(Problem::invalid(format!(
+                "the headers are larger than {} bytes (actual: {header_bytes})",
+                limits.header_bytes_max
+            )));
         }
         let target_bytes = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
         if target_bytes > limits.path_bytes_max {
-            return Err(Problem::invalid(format!("the path is longer than {} bytes (actual: {target_bytes})", limits.path_bytes_max)));
+            return Err(Problem::invalid(format!(
+                "the path is longer than {} bytes (actual: {target_bytes})",
+                limits.path_bytes_max
+            )));
         }
         if !fields::is_well_escaped(head.uri.path()) {
             return Err(Problem::invalid("the path has a malformed percent-escape"));
@@ -143,16 +161,22 @@ impl Hit<'_> {
         match fields::one(&head.headers, "x-fc-invocation-type")? {
             None | Some("Sync") => {}
             Some("Async") => {
-                return Err(Problem::invalid("asynchronous calls are not supported by function URLs; leave x-fc-invocation-type out"));
+                return Err(Problem::invalid(
+                    "asynchronous calls are not supported by function URLs; leave x-fc-invocation-type out",
+                ));
             }
             Some(other) => {
-                return Err(Problem::invalid(format!("InvocationType is set to an invalid value (allowed: Sync | Async, actual: '{other}')")));
+                return Err(Problem::invalid(format!(
+                    "InvocationType is set to an invalid value (allowed: Sync | Async, actual: '{other}')"
+                )));
             }
         }
         match fields::one(&head.headers, "x-fc-log-type")? {
             None | Some("None") => Ok(LogType::None),
             Some("Tail") => Ok(LogType::Tail),
-            Some(other) => Err(Problem::invalid(format!("LogType is set to an invalid value (allowed: Tail | None, actual: '{other}')"))),
+            Some(other) => {
+                Err(Problem::invalid(format!("LogType is set to an invalid value (allowed: Tail | None, actual: '{other}')")))
+            }
         }
     }
 

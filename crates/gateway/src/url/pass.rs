@@ -31,7 +31,13 @@ pub(super) fn response(response: Response<Body>, host: &str) -> Result<Response<
     let named = named_by_connection(&head.headers);
     remove(&mut head.headers, |name| fields::is_reserved(name.as_str()) || named.contains(name));
     if head.headers.contains_key(SET_COOKIE) {
-        let staying: Vec<_> = head.headers.get_all(SET_COOKIE).iter().filter(|value| fields::cookie_stays(value.as_bytes(), host)).cloned().collect();
+        let staying: Vec<_> = head
+            .headers
+            .get_all(SET_COOKIE)
+            .iter()
+            .filter(|value| fields::cookie_stays(value.as_bytes(), host))
+            .cloned()
+            .collect();
         head.headers.remove(SET_COOKIE);
         for value in staying {
             head.headers.append(SET_COOKIE, value);
@@ -39,7 +45,9 @@ pub(super) fn response(response: Response<Body>, host: &str) -> Result<Response<
     }
     let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if bytes > HEADER_BYTES_MAX {
-        return Err(Problem::bad_response(format!("the function's server answered with headers of more than {HEADER_BYTES_MAX} bytes")));
+        return Err(Problem::bad_response(format!(
+            "the function's server answered with headers of more than {HEADER_BYTES_MAX} bytes"
+        )));
     }
     let mut response = Response::new(body);
     *response.status_mut() = head.status;

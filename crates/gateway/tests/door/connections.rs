@@ -82,7 +82,11 @@ async fn a_client_that_goes_away_takes_its_call_with_it() {
     socket.write_all(format!("GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n").as_bytes()).await.expect("the door listens");
     door.house.started.acquire().await.expect("never closed").forget();
     drop(socket);
-    tokio::time::timeout(Duration::from_secs(10), door.house.dropped.acquire()).await.expect("the call was dropped").expect("never closed").forget();
+    tokio::time::timeout(Duration::from_secs(10), door.house.dropped.acquire())
+        .await
+        .expect("the call was dropped")
+        .expect("never closed")
+        .forget();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -106,7 +110,9 @@ async fn a_closing_door_lets_calls_end_and_idle_clients_go() {
     let door = open_with(Script::Echo(http::Response::builder), "custom", ANYBODY, Config::default(), Limits::default()).await;
     let mut idle = door.connect().await;
     let mut busy = door.connect().await;
-    busy.write_all(format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 4\r\n\r\nab").as_bytes()).await.expect("the door listens");
+    busy.write_all(format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 4\r\n\r\nab").as_bytes())
+        .await
+        .expect("the door listens");
     door.house.started.acquire().await.expect("never closed").forget();
     let address = door.address;
     let closing = door.begin_to_close();

@@ -11,7 +11,8 @@ const SECOND: &str = "GET /smuggled HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
 /// Heads and bodies with more than one reading. Each is followed by [`SECOND`].
 fn ambiguous() -> Vec<(&'static str, String)> {
-    let post = |headers: &str, body: &str| format!("POST /2023-03-30/functions HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n{body}");
+    let post =
+        |headers: &str, body: &str| format!("POST /2023-03-30/functions HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n{body}");
     let chunked = |body: &str| post("transfer-encoding: chunked\r\n", body);
     vec![
         ("CL.TE", post("content-length: 6\r\ntransfer-encoding: chunked\r\n", "0\r\n\r\n")),
@@ -23,7 +24,10 @@ fn ambiguous() -> Vec<(&'static str, String)> {
         ("a coding behind a vertical tab", post("transfer-encoding: \x0bchunked\r\n", "0\r\n\r\n")),
         ("identity before chunked", post("transfer-encoding: identity, chunked\r\n", "0\r\n\r\n")),
         ("a space before the colon", post("transfer-encoding : chunked\r\n", "0\r\n\r\n")),
-        ("a coding in HTTP/1.0", "POST /2023-03-30/x HTTP/1.0\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".into()),
+        (
+            "a coding in HTTP/1.0",
+            "POST /2023-03-30/x HTTP/1.0\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".into(),
+        ),
         ("two lengths that differ", post("content-length: 0\r\ncontent-length: 44\r\n", "")),
         ("two lengths that agree", post("content-length: 0\r\ncontent-length: 0\r\n", "")),
         ("a list of lengths", post("content-length: 0, 0\r\n", "")),
@@ -49,7 +53,13 @@ fn ambiguous() -> Vec<(&'static str, String)> {
         ("an empty line first", "\r\nGET / HTTP/1.1\r\nhost: localhost\r\n\r\n".into()),
         ("a target with a fragment", "GET /#x HTTP/1.1\r\nhost: localhost\r\n\r\n".into()),
         ("every target", "OPTIONS * HTTP/1.1\r\nhost: localhost\r\n\r\n".into()),
-        ("a change to HTTP/2", post("upgrade: h2c\r\nhttp2-settings: AAMAAABkAAQCAAAAAAIAAAAA\r\nconnection: upgrade, http2-settings\r\ncontent-length: 0\r\n", "")),
+        (
+            "a change to HTTP/2",
+            post(
+                "upgrade: h2c\r\nhttp2-settings: AAMAAABkAAQCAAAAAAIAAAAA\r\nconnection: upgrade, http2-settings\r\ncontent-length: 0\r\n",
+                "",
+            ),
+        ),
         ("a chunk extension", chunked("1;a=b\r\nZ\r\n0\r\n\r\n")),
         ("a chunk extension with a line feed", chunked("1;\nZ\r\n0\r\n\r\n")),
         ("a chunk size with a sign", chunked("+1\r\nZ\r\n0\r\n\r\n")),

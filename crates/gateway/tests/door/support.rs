@@ -10,8 +10,8 @@ use dunlin_auth::{SigningKey, Verifier, system_clock};
 use dunlin_gateway::{Body, Calls, Closed, Config, ControlPlane, Doors, Status, serve};
 use dunlin_invoke::{Refusal, Reply};
 use dunlin_model::{
-    AccessKeyId, AccountId, AccountScope, CodePackage, Crc64, Digest, ErrorType, Function, FunctionError,
-    FunctionPatch, HttpTriggerConfig, InstanceId, Invocation, Limits, Outcome, Phases, Trigger,
+    AccessKeyId, AccountId, AccountScope, CodePackage, Crc64, Digest, ErrorType, Function, FunctionError, FunctionPatch,
+    HttpTriggerConfig, InstanceId, Invocation, Limits, Outcome, Phases, Trigger,
 };
 use dunlin_runtime::{Answer, Payload};
 use dunlin_store::{AccessKey, Memory, Store};
@@ -187,7 +187,8 @@ pub(crate) async fn open_with(script: Script, runtime: &str, trigger_config: &st
         store.put_access_key(&AccessKey { id, account, secret: "test-secret".into() }).await.expect("a store takes keys");
     }
     let store: Arc<dyn Store> = store;
-    let verifier = Verifier::open(Arc::clone(&store), dunlin_auth::Config::default(), system_clock()).await.expect("no nonces yet");
+    let verifier =
+        Verifier::open(Arc::clone(&store), dunlin_auth::Config::default(), system_clock()).await.expect("no nonces yet");
     let house = Arc::new(House {
         script,
         seen: Mutex::default(),
@@ -286,7 +287,8 @@ impl Answered {
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {text:?}"));
         let mut lines = head.lines();
         let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|word| word.parse().ok());
-        let headers = lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let headers =
+            lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         Self { status: status.unwrap_or_else(|| panic!("no status: {head:?}")), headers, body: body.to_owned() }
     }
 

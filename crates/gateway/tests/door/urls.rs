@@ -22,7 +22,13 @@ fn event(door: &Door) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_built_in_runtime_gets_the_request_as_an_event() {
     let door = open(Script::Value(r#"{"statusCode":201,"headers":{"x-a":"b"},"body":"hi"}"#), "python3.10").await;
-    let answered = door.call("POST /a%20b/c?q=1&q=2&r=%2F", "x-one: 1\r\nx-one: 2\r\nuser-agent: test\r\ncontent-type: text/plain\r\nx-fc-forged: 1\r\n", "body").await;
+    let answered = door
+        .call(
+            "POST /a%20b/c?q=1&q=2&r=%2F",
+            "x-one: 1\r\nx-one: 2\r\nuser-agent: test\r\ncontent-type: text/plain\r\nx-fc-forged: 1\r\n",
+            "body",
+        )
+        .await;
     assert_eq!((answered.status, answered.body.as_str()), (201, "hi"));
     assert_eq!(answered.header("x-a"), Some("b"));
     assert_eq!(answered.header("x-fc-invocation-duration"), Some("1.50"));
@@ -46,7 +52,10 @@ async fn a_built_in_runtime_gets_the_request_as_an_event() {
     );
     assert_eq!(context["accountId"], ACCOUNT);
     assert_eq!((context["domainName"].as_str(), context["domainPrefix"].as_str()), (Some(HOST), Some("key-f")));
-    assert_eq!(context["http"], json!({"method": "POST", "path": "/a b/c", "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "test"}));
+    assert_eq!(
+        context["http"],
+        json!({"method": "POST", "path": "/a b/c", "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "test"})
+    );
     assert_eq!(context["requestId"].as_str(), answered.header("x-fc-request-id"));
     assert!(context["timeEpoch"].as_str().is_some_and(|ms| ms.len() == 13));
     assert!(context["time"].as_str().is_some_and(|time| time.len() == 20 && time.ends_with('Z')));
@@ -103,7 +112,9 @@ async fn refusals_have_the_contracts_codes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_too_large_or_not_served_never_reaches_the_function() {
     let limits = Limits { payload_bytes_max: 8, ..Limits::default() };
-    let door = open_with(Script::Value("{}"), "python3.10", r#"{"authType":"anonymous","methods":["POST"]}"#, Config::default(), limits).await;
+    let door =
+        open_with(Script::Value("{}"), "python3.10", r#"{"authType":"anonymous","methods":["POST"]}"#, Config::default(), limits)
+            .await;
     let headers = format!("x: {}\r\n", "y".repeat(9000));
     let long = format!("POST /{}", "x".repeat(5000));
     for (line, headers, body, status, code) in [
@@ -159,7 +170,11 @@ async fn a_trigger_for_signed_callers_lets_only_the_owner_in() {
         assert_eq!((replayed.status, replayed.code().as_str()), (403, "SignatureNonceUsed"), "{runtime}");
         let unsigned = door.call("POST /", "", "hi").await;
         assert_eq!((unsigned.status, unsigned.code().as_str()), (403, "AccessDenied"), "{runtime}");
-        for (id, secret, code) in [("test-key", "wrong", "SignatureNotMatch"), ("no-such-key", "x", "InvalidAccessKeyID"), ("other-key", "test-secret", "AccessDenied")] {
+        for (id, secret, code) in [
+            ("test-key", "wrong", "SignatureNotMatch"),
+            ("no-such-key", "x", "InvalidAccessKeyID"),
+            ("other-key", "test-secret", "AccessDenied"),
+        ] {
             let refused = call(signed(&SigningKey { id: id.into(), secret: secret.into() }, "hi", "hi")).await;
             assert_eq!((refused.status, refused.code().as_str()), (403, code), "{runtime} {id}");
         }
@@ -192,19 +207,27 @@ async fn a_log_tail_is_for_signed_callers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_custom_runtime_gets_the_request_itself() {
     fn head() -> http::response::Builder {
-        let reserved = [("x-fc-request-id", "forged"), ("connection", "x-hop"), ("x-hop", "1"), ("server", "s"), ("keep-alive", "1")];
+        let reserved =
+            [("x-fc-request-id", "forged"), ("connection", "x-hop"), ("x-hop", "1"), ("server", "s"), ("keep-alive", "1")];
         let cookies = [("set-cookie", "a=b"), ("set-cookie", "c=d; Domain=localhost"), ("x-own", "kept")];
         reserved.into_iter().chain(cookies).fold(Response::builder().status(418), |head, (name, value)| head.header(name, value))
     }
     let door = open_with(Script::Echo(head), "custom", ANYBODY, Config::default(), Limits::default()).await;
-    let answered = door.call("PUT //a/../b%2Fc?d=%20e+f", "x-fc-account-id: forged\r\nte: trailers\r\nx-own: 1\r\n", "body").await;
+    let answered =
+        door.call("PUT //a/../b%2Fc?d=%20e+f", "x-fc-account-id: forged\r\nte: trailers\r\nx-own: 1\r\n", "body").await;
     assert_eq!((answered.status, answered.body.as_str()), (418, "body"));
     let (method, uri, headers) = door.seen()[0].head.clone().expect("it passed through");
     assert_eq!((method.as_str(), uri.to_string().as_str()), ("PUT", "//a/../b%2Fc?d=%20e+f"));
-    assert!(headers.contains_key("x-own") && !headers.contains_key("x-fc-account-id") && !headers.contains_key("te") && !headers.contains_key("connection"));
+    assert!(
+        headers.contains_key("x-own")
+            && !headers.contains_key("x-fc-account-id")
+            && !headers.contains_key("te")
+            && !headers.contains_key("connection")
+    );
     assert_ne!(answered.header("x-fc-request-id"), Some("forged"));
     assert_eq!(answered.header("x-own"), Some("kept"));
-    let cookies: Vec<_> = answered.headers.iter().filter(|(name, _)| name == "set-cookie").map(|(_, value)| value.as_str()).collect();
+    let cookies: Vec<_> =
+        answered.headers.iter().filter(|(name, _)| name == "set-cookie").map(|(_, value)| value.as_str()).collect();
     assert_eq!(cookies, ["a=b"]);
     for name in ["x-hop", "server", "keep-alive", "x-fc-invocation-duration", "x-fc-max-memory-usage"] {
         assert_eq!(answered.header(name), None, "{name}");
@@ -213,7 +236,9 @@ async fn a_custom_runtime_gets_the_request_itself() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_custom_runtimes_impossible_status_is_a_bad_response() {
-    let door = open_with(Script::Echo(|| Response::builder().status(999)), "custom", ANYBODY, Config::default(), Limits::default()).await;
+    let door =
+        open_with(Script::Echo(|| Response::builder().status(999)), "custom", ANYBODY, Config::default(), Limits::default())
+            .await;
     let answered = door.call("GET /", "", "").await;
     assert_eq!((answered.status, answered.code().as_str()), (502, "BadResponse"));
 }

@@ -32,7 +32,11 @@ impl Engine {
                     *places.entry(entry.demand.key.function.account()).or_default() += 1;
                     assert!(in_flight <= entry.demand.concurrency, "no more calls than the function takes");
                     assert_eq!(expires.is_some(), in_flight == 0, "an instance without a call idles");
-                    assert_eq!(entry.free.contains(number), in_flight < entry.demand.concurrency && !ends, "free is known as free");
+                    assert_eq!(
+                        entry.free.contains(number),
+                        in_flight < entry.demand.concurrency && !ends,
+                        "free is known as free"
+                    );
                     if let Some(at) = expires {
                         idle += 1;
                         assert!(at > now, "no instance idles past its time");
@@ -51,7 +55,10 @@ impl Engine {
         let mut orders = 0;
         for (class, stock) in &self.stocks {
             orders += stock.orders.len();
-            assert_eq!(stock.making, self.cells.values().filter(|c| c.class == *class && matches!(c.state, State::Making)).count());
+            assert_eq!(
+                stock.making,
+                self.cells.values().filter(|c| c.class == *class && matches!(c.state, State::Making)).count()
+            );
             for order in &stock.orders {
                 memory += order.weight;
                 *places.entry(self.versions[&order.version].demand.key.function.account()).or_default() += 1;

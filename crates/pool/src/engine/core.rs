@@ -26,10 +26,20 @@ pub(super) struct VersionNo(pub(super) u64);
 pub(super) enum State {
     Making,
     Waiting,
-    Starting { version: VersionNo, nominal: WaiterId },
+    Starting {
+        version: VersionNo,
+        nominal: WaiterId,
+    },
     /// `ends` is set once no further call may be granted; `expires` exactly while it idles, and then it has a timer.
-    Live { version: VersionNo, in_flight: u32, ends: bool, expires: Option<Instant> },
-    Ending { version: Option<VersionNo> },
+    Live {
+        version: VersionNo,
+        in_flight: u32,
+        ends: bool,
+        expires: Option<Instant>,
+    },
+    Ending {
+        version: Option<VersionNo>,
+    },
 }
 
 #[derive(Debug)]
@@ -291,7 +301,9 @@ impl Engine {
     }
 
     fn released(&mut self, cell: CellNo, memory_bytes: u64, discard: bool, now: Instant) {
-        let Some(Cell { state: State::Live { version, in_flight, ends, .. }, weight, .. }) = self.cells.get_mut(&cell) else { return };
+        let Some(Cell { state: State::Live { version, in_flight, ends, .. }, weight, .. }) = self.cells.get_mut(&cell) else {
+            return;
+        };
         debug_assert!(*in_flight > 0, "a release without a grant");
         let was_full = *in_flight >= self.versions[version].demand.concurrency;
         *in_flight = in_flight.saturating_sub(1);

@@ -212,7 +212,8 @@ impl Engine {
     pub(super) fn drop_orders(&mut self, number: VersionNo) {
         let class = self.versions[&number].demand.class;
         let stock = self.stock(class);
-        let (dropped, kept) = std::mem::take(&mut stock.orders).into_iter().partition::<Vec<_>, _>(|order| order.version == number);
+        let (dropped, kept) =
+            std::mem::take(&mut stock.orders).into_iter().partition::<Vec<_>, _>(|order| order.version == number);
         stock.orders = kept.into();
         for order in dropped {
             self.orders -= 1;
@@ -273,7 +274,8 @@ impl Engine {
         let stock = self.stock(class);
         let spared = (stock.waiting.len() + stock.making).min(stock.orders.len());
         let orders: Vec<_> = stock.orders.split_off(spared).into();
-        let unlucky = orders.iter().map(|order| (order.version, order.nominal)).find(|(_, nominal)| self.waiters.contains_key(nominal));
+        let unlucky =
+            orders.iter().map(|order| (order.version, order.nominal)).find(|(_, nominal)| self.waiters.contains_key(nominal));
         for order in orders {
             self.give_back(&order, now);
         }

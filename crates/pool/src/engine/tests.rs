@@ -539,7 +539,13 @@ fn demands(dice: &mut Dice) -> Vec<Arc<Demand>> {
         for name in 0..6 {
             let program = [Program::Python, Program::Node { memory_mb: 128 }, Program::Launcher][name % 3];
             let concurrency = if name % 3 == 2 { 1 + dice.roll(4) } else { 1 };
-            all.push(demand(1 + name as u64 / 3, &format!("f{name}"), revision, program, u32::try_from(concurrency).expect("small")));
+            all.push(demand(
+                1 + name as u64 / 3,
+                &format!("f{name}"),
+                revision,
+                program,
+                u32::try_from(concurrency).expect("small"),
+            ));
         }
     }
     all
@@ -547,9 +553,10 @@ fn demands(dice: &mut Dice) -> Vec<Arc<Demand>> {
 
 #[test]
 fn a_million_random_events_break_no_promise() {
-    let seed = std::env::var("DUNLIN_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs()
-    });
+    let seed = std::env::var("DUNLIN_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs());
     eprintln!("DUNLIN_SEED={seed}");
     let mut dice = Dice(seed);
     let mut served = 0;

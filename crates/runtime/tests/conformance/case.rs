@@ -108,7 +108,9 @@ impl Case {
         config.handler = handler;
         let code_text = code.to_str().unwrap();
         config.environment_variables = self.0.get("env").and_then(Value::as_object).map(|env| {
-            env.iter().map(|(name, value)| (name.clone(), value.as_str().unwrap().replace("{code}", code_text))).collect::<BTreeMap<_, _>>()
+            env.iter()
+                .map(|(name, value)| (name.clone(), value.as_str().unwrap().replace("{code}", code_text)))
+                .collect::<BTreeMap<_, _>>()
         });
         if language == Language::Custom {
             config.custom_runtime_config.get_or_insert_default().port = Some(i64::from(free_port()));

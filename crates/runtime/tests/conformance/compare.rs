@@ -45,7 +45,9 @@ impl Seen<'_> {
         let bytes = |name: &str| own.and_then(|own| bytes_of(own, name)).or_else(|| bytes_of(expected, name));
         let log = || format!("; log {:?}", self.lines);
         match (&self.outcome, member("error").and_then(Value::as_str)) {
-            (Outcome::Answer(_), Some(error)) => return Err(format!("expected {error}, got {:?}{}", short(&self.outcome), log())),
+            (Outcome::Answer(_), Some(error)) => {
+                return Err(format!("expected {error}, got {:?}{}", short(&self.outcome), log()));
+            }
             (Outcome::Error { .. }, None) => return Err(format!("{}{}", short(&self.outcome), log())),
             (Outcome::Error { kind, body }, Some(error)) => {
                 if kind != error && !(error == "Exited" && kind.starts_with("Exited")) {

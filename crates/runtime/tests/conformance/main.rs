@@ -92,7 +92,8 @@ async fn run(case: &Case, language: Language) -> Result<(), String> {
         Err(StartError::FilePermission) => Outcome::named("FilePermission"),
         Err(other) => return Err(format!("load: {other:?}")),
     };
-    let seen = Seen { outcome, lines: std::mem::take(&mut *lines.0.lock().unwrap()), spent: guest.is_spent(), code: place, request: "" };
+    let seen =
+        Seen { outcome, lines: std::mem::take(&mut *lines.0.lock().unwrap()), spent: guest.is_spent(), code: place, request: "" };
     match (case.load(), &seen.outcome) {
         (Some(expected), _) => return seen.check(expected, language).map_err(|problem| format!("load: {problem}")),
         (None, Outcome::Answer(_)) => {}

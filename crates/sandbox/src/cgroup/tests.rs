@@ -16,11 +16,8 @@ fn run_in(cgroup: &CellCgroup, script: &str) -> Child {
     for fd in &fds {
         join.push_str(&format!("echo 0 > /proc/{}/fd/{}\n", std::process::id(), fd.as_raw_fd()));
     }
-    let mut child = Command::new("/bin/bash")
-        .args(["-c", &format!("{join} echo joined; {script}")])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        Command::new("/bin/bash").args(["-c", &format!("{join} echo joined; {script}")]).stdout(Stdio::piped()).spawn().unwrap();
     let mut first = [0; 7];
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut first).unwrap();
     assert_eq!(&first, b"joined\n");
@@ -93,7 +90,10 @@ fn use_is_read_from_descriptors() {
     let groups = open();
     let cell = groups.create(CellId(1)).unwrap();
     cell.set_limits(256 << 20, 16).unwrap();
-    let mut child = run_in(&cell, "exec python3 -c 'x = bytearray(64 << 20); x[::4096] = b\"y\" * len(x[::4096]); print(1, flush=True); import time; time.sleep(600)'");
+    let mut child = run_in(
+        &cell,
+        "exec python3 -c 'x = bytearray(64 << 20); x[::4096] = b\"y\" * len(x[::4096]); print(1, flush=True); import time; time.sleep(600)'",
+    );
     let mut line = [0; 2];
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
     let fds = cell.usage_fds().unwrap();

@@ -37,8 +37,11 @@ impl Parent {
         let cell = Cell { dirs: self.dirs.each_ref().map(|dir| dir.join(name)) };
         let made = distinct(&cell.dirs).iter().try_for_each(|dir| tree::make(dir));
         let set = made.and_then(|()| {
-            tree::write_if_there(cell.memory(), "memory.swappiness", 0)
-                .map_err(|source| CgroupError::Io { what: "forbid swap in", path: cell.memory().into(), source })
+            tree::write_if_there(cell.memory(), "memory.swappiness", 0).map_err(|source| CgroupError::Io {
+                what: "forbid swap in",
+                path: cell.memory().into(),
+                source,
+            })
         });
         match set {
             Ok(()) => Ok(cell),
@@ -142,8 +145,7 @@ impl Cell {
 
     pub(super) fn remove(&self) -> Result<(), CgroupError> {
         // All are tried, so that one that stays behind does not keep the others.
-        let removed: Vec<_> =
-            distinct(&self.dirs).iter().map(|dir| tree::remove_leaf(dir, || self.kill())).collect();
+        let removed: Vec<_> = distinct(&self.dirs).iter().map(|dir| tree::remove_leaf(dir, || self.kill())).collect();
         removed.into_iter().collect()
     }
 }

@@ -63,8 +63,11 @@ impl Parent {
     fn step_aside(group: &Path) -> Result<(), CgroupError> {
         let leaf = group.join(PLATFORM);
         tree::ensure(&leaf)?;
-        let listed = tree::read(group, "cgroup.procs")
-            .map_err(|source| CgroupError::Io { what: "list the processes of", path: group.into(), source })?;
+        let listed = tree::read(group, "cgroup.procs").map_err(|source| CgroupError::Io {
+            what: "list the processes of",
+            path: group.into(),
+            source,
+        })?;
         for pid in listed.lines() {
             match tree::write(&leaf, "cgroup.procs", pid) {
                 // It is gone, or it is a kernel thread.
@@ -140,10 +143,7 @@ impl Cell {
     }
 
     pub(super) fn usage_fds(&self) -> io::Result<UsageFds> {
-        Ok(UsageFds {
-            memory: tree::open(&self.dir, "memory.stat")?.into(),
-            cpu: tree::open(&self.dir, "cpu.stat")?.into(),
-        })
+        Ok(UsageFds { memory: tree::open(&self.dir, "memory.stat")?.into(), cpu: tree::open(&self.dir, "cpu.stat")?.into() })
     }
 
     pub(super) fn oom_count(&self) -> io::Result<u64> {

@@ -95,8 +95,12 @@ async fn a_cell_nobody_waits_for_is_ended() {
         let client = client.clone();
         tokio::spawn(async move { client.make(CellKind::Launcher, Net::Loopback).await })
     };
-    let (supervisor, made) =
-        tokio::task::spawn_blocking(move || { let made = supervisor.hear(); (supervisor, made) }).await.unwrap();
+    let (supervisor, made) = tokio::task::spawn_blocking(move || {
+        let made = supervisor.hear();
+        (supervisor, made)
+    })
+    .await
+    .unwrap();
     asked.abort();
     assert!(asked.await.unwrap_err().is_cancelled());
     supervisor.say(&Message::Made { id: made.id, cell: CellId(9) });

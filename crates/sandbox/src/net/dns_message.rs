@@ -415,7 +415,10 @@ pub(super) mod tests {
     #[test]
     fn no_cut_or_flipped_message_is_read_past_its_end() {
         let (query, forwarded) = asked("www.example.com", TYPE_A);
-        let whole = reply(&forwarded, &[(5, &wire("x.example")), (TYPE_A, &[8, 8, 8, 8]), (TYPE_HTTPS, &[0, 1, 0, 0, 4, 0, 4, 1, 1, 1, 1])]);
+        let whole = reply(
+            &forwarded,
+            &[(5, &wire("x.example")), (TYPE_A, &[8, 8, 8, 8]), (TYPE_HTTPS, &[0, 1, 0, 0, 4, 0, 4, 1, 1, 1, 1])],
+        );
         for end in 0..whole.len() {
             assert!(query.answer(0xbeef, &whole[..end]).is_none());
             let _ = Query::parse(&whole[..end]);

@@ -100,9 +100,7 @@ fn wait(changes: &OwnedFd, stop: &OwnedFd) -> bool {
     }
     // What changed does not matter, nor whether the kernel had to drop some of the news.
     let mut news = [0; 4096];
-    while !matches!(
-        rustix::net::recv(changes.as_fd(), news.as_mut_slice(), RecvFlags::DONTWAIT),
-        Err(rustix::io::Errno::AGAIN)
-    ) {}
+    while !matches!(rustix::net::recv(changes.as_fd(), news.as_mut_slice(), RecvFlags::DONTWAIT), Err(rustix::io::Errno::AGAIN)) {
+    }
     true
 }

@@ -129,11 +129,8 @@ impl NetPool {
         let addresses = Addresses::new(config.installation, config.block);
         let mut workshop = Workshop::open(addresses.clone())?;
         workshop.sweep()?;
-        let opened = if config.egress {
-            try_egress(&mut workshop, &addresses, &config)
-        } else {
-            Err("it is switched off".to_owned())
-        };
+        let opened =
+            if config.egress { try_egress(&mut workshop, &addresses, &config) } else { Err("it is switched off".to_owned()) };
         let (egress, dns, guard) = match opened {
             Ok((dns, guard)) => (Egress::On, Some(dns), Some(guard)),
             Err(reason) => {
@@ -207,8 +204,8 @@ impl Drop for NetNs {
 
 /// Loads and tries everything a way out needs. What cannot be had is a reason, not an error: cells run without.
 fn try_egress(workshop: &mut Workshop, addresses: &Addresses, config: &NetConfig) -> Result<(DnsSockets, Guard), String> {
-    let (dns, resolver_port) = DnsSockets::bind(addresses.gateway())
-        .map_err(|error| format!("the resolver's sockets cannot be bound: {error}"))?;
+    let (dns, resolver_port) =
+        DnsSockets::bind(addresses.gateway()).map_err(|error| format!("the resolver's sockets cannot be bound: {error}"))?;
     let rules = Rules { addresses, refused: &config.refused, caps: &config.caps, resolver_port };
     let guard = Guard::load(addresses.table(), rules.text()).map_err(|error| match error {
         LoadError::Run(source) => format!("nft cannot be run: {source}"),

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use super::NetError;
 use super::guard::Guard;
 use super::links::{Link, Made, Workshop, at, inside, this_namespace};
 use super::netlink::Netlink;
-use super::NetError;
 
 /// How long [`Pool::take`] waits for a namespace: far longer than a host under load needs for one.
 const TAKE_MAX: Duration = Duration::from_secs(10);
@@ -109,12 +109,7 @@ enum Call {
 
 impl Pool {
     /// Starts both threads in the calling thread's net namespace. The rules `guard` keeps go at the end.
-    pub(super) fn start(
-        workshop: Workshop,
-        loopback: usize,
-        linked: usize,
-        guard: Option<Guard>,
-    ) -> Result<Self, NetError> {
+    pub(super) fn start(workshop: Workshop, loopback: usize, linked: usize, guard: Option<Guard>) -> Result<Self, NetError> {
         let shared = Arc::new(Shared::default());
         {
             let mut state = shared.lock();

@@ -44,8 +44,8 @@ fn try_path(workshop: &mut Workshop, cell: &Made, dns: &DnsSockets) -> Result<Op
     };
     let (here, there) = (bound(&cell.ns, 0)?, bound(&outside, PORT)?);
     let mut word = [0; 4];
-    let arrived = send_until(&here, (INTERNET, PORT), || there.recv_from(&mut word).map(|(_, from)| from))
-        .map_err(at("send a probe"))?;
+    let arrived =
+        send_until(&here, (INTERNET, PORT), || there.recv_from(&mut word).map(|(_, from)| from)).map_err(at("send a probe"))?;
     let Some(from) = arrived else {
         return Ok(Some("another firewall on this host drops what cells send (forward policy)".to_owned()));
     };

@@ -331,7 +331,9 @@ fn rules_that_somebody_flushes_come_back() {
         let table = Addresses::new(host.config.installation, host.config.block).table();
         for flush in ["flush ruleset".to_owned(), format!("flush chain inet {table} outward")] {
             firewall::load(&flush).unwrap();
-            assert!(eventually(|| firewall::nft(&["list", "table", "inet", &table], "").is_ok_and(|text| text.contains("@refused"))));
+            assert!(eventually(
+                || firewall::nft(&["list", "table", "inet", &table], "").is_ok_and(|text| text.contains("@refused"))
+            ));
             host.greeting(&cell, (PUBLIC, 80));
             assert!(host.connect(&cell, (PRIVATE[0], 80), NEVER).is_err());
         }

@@ -172,11 +172,7 @@ impl Doorway {
     }
 
     /// Runs `work` inside the mount namespace of a process.
-    pub(super) fn inside<T>(
-        &self,
-        process: impl AsFd,
-        work: impl FnOnce() -> io::Result<T>,
-    ) -> io::Result<T> {
+    pub(super) fn inside<T>(&self, process: impl AsFd, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         rustix::thread::move_into_thread_name_spaces(process.as_fd(), ThreadNameSpaceType::MOUNT)?;
         let _home = Return(self.home.as_fd());
         work()

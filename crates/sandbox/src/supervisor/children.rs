@@ -32,9 +32,8 @@ impl Process {
 
     /// Waits for its end, which the pidfd has announced.
     pub(super) fn reap(self) -> Exit {
-        let waited = rustix::io::retry_on_intr(|| {
-            rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED)
-        });
+        let waited =
+            rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED));
         let Ok(Some(status)) = waited else { return Exit::Unknown };
         match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => Exit::Code(code),
@@ -88,9 +87,7 @@ impl Nursery {
         state: impl AsFd,
     ) -> io::Result<Process> {
         let environment: Vec<_> = std::env::vars_os()
-            .filter(|(name, _)| {
-                name.to_str().is_some_and(|name| ENVIRONMENT.contains(&name) || name.starts_with("DUNLIN_"))
-            })
+            .filter(|(name, _)| name.to_str().is_some_and(|name| ENVIRONMENT.contains(&name) || name.starts_with("DUNLIN_")))
             .collect();
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
         let state = rustix::mount::open_tree(state, c"", flags)?;

@@ -114,8 +114,7 @@ impl Maker {
                 match self.make(job.kind, job.net, None, owner) {
                     Err(why) => session.refuse(id, why),
                     Ok((made, usage)) => {
-                        let descriptors =
-                            [made.channel.as_fd(), made.log.as_fd(), usage.memory.as_fd(), usage.cpu.as_fd()];
+                        let descriptors = [made.channel.as_fd(), made.log.as_fd(), usage.memory.as_fd(), usage.cpu.as_fd()];
                         session.say(&Message::Made { id, cell: made.cell.id }, &descriptors);
                         if session.over() {
                             // Whoever ended the session may have looked for its cells just before this one was there.
@@ -278,18 +277,11 @@ struct Parts {
     guest_walls: OwnedFd,
 }
 
-fn prepare(
-    shared: &Shared,
-    id: dunlin_model::CellId,
-    net: Net,
-) -> Result<(crate::cgroup::CellCgroup, Parts), Refusal> {
+fn prepare(shared: &Shared, id: dunlin_model::CellId, net: Net) -> Result<(crate::cgroup::CellCgroup, Parts), Refusal> {
     let net = shared.net.take(net).map_err(|error| super::net_failed(&error))?;
-    let (channel, guest_channel) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .map_err(|error| Refusal::failed(Step::Descriptors, &error.into()))?;
-    let pipe = || {
-        rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| Refusal::failed(Step::Descriptors, &error.into()))
-    };
+    let (channel, guest_channel) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .map_err(|error| Refusal::failed(Step::Descriptors, &error.into()))?;
+    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| Refusal::failed(Step::Descriptors, &error.into()));
     let (log, guest_log) = pipe()?;
     let (walls, guest_walls) = pipe()?;
     let cgroup = shared.cgroups.create(id).map_err(|error| super::cgroup_failed(&error))?;

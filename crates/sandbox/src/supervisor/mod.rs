@@ -173,11 +173,17 @@ struct Shared {
 
 /// Something only the main thread does.
 enum Order {
-    StartSpawner { kind: SpawnerKind, started: SyncSender<io::Result<OwnedFd>> },
+    StartSpawner {
+        kind: SpawnerKind,
+        started: SyncSender<io::Result<OwnedFd>>,
+    },
     /// The session of this number is over.
     SessionOver(u64),
     /// A thread cannot go on.
-    Broken { thread: &'static str, error: io::Error },
+    Broken {
+        thread: &'static str,
+        error: io::Error,
+    },
 }
 
 impl Shared {

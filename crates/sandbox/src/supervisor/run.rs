@@ -192,8 +192,7 @@ impl Supervisor {
     /// down. All children are started by the calling thread, and die with it.
     pub fn run(self, stop: OwnedFd) -> Result<ExitCode, RunError> {
         let Self { shared, orders, nursery, server, test_socket, grace, installation } = self;
-        let (reap_stop, reap_stopped) =
-            io::pipe().map_err(io_failed("make a pipe"))?;
+        let (reap_stop, reap_stopped) = io::pipe().map_err(io_failed("make a pipe"))?;
         let crew = Crew::start(&shared, reap_stop.into()).map_err(io_failed("start a thread"))?;
         let mut main = Main::new(Arc::clone(&shared), orders, nursery, grace);
         let opened = match test_socket {

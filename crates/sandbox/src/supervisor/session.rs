@@ -102,9 +102,7 @@ impl Session {
                 };
                 queue.push(MakeJob { kind: kind.into(), net, wanted: MakeFor::Server { session, id } }).is_ok()
             }
-            Ask::Bind { cell, bind } => {
-                shared.binds.push(BindJob { session, id, cell, change: Change::Bind(bind) }).is_ok()
-            }
+            Ask::Bind { cell, bind } => shared.binds.push(BindJob { session, id, cell, change: Change::Bind(bind) }).is_ok(),
             Ask::SetCpu { cell, cpu_millis } => {
                 shared.binds.push(BindJob { session, id, cell, change: Change::Cpu(cpu_millis) }).is_ok()
             }

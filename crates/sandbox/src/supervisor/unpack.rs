@@ -35,10 +35,22 @@ const ENTRIES_MAX: u64 = 200_000;
 
 /// Work on the trees.
 pub(super) enum TreeJob {
-    Unpack { session: Arc<Session>, id: u64, package: Digest, zip: OwnedFd, limits: UnpackLimits },
-    Discard { session: Arc<Session>, id: u64, package: Digest },
+    Unpack {
+        session: Arc<Session>,
+        id: u64,
+        package: Digest,
+        zip: OwnedFd,
+        limits: UnpackLimits,
+    },
+    Discard {
+        session: Arc<Session>,
+        id: u64,
+        package: Digest,
+    },
     /// Removes a tree that was discarded while cells had it mounted.
-    Remove { name: String },
+    Remove {
+        name: String,
+    },
 }
 
 /// A thread `trees`: works until the queue is closed.
@@ -77,13 +89,7 @@ enum Unpacked {
     Ended { ended: Ended, report: Vec<u8> },
 }
 
-fn unpack(
-    shared: &Shared,
-    doorway: &Doorway,
-    package: Digest,
-    zip: OwnedFd,
-    limits: UnpackLimits,
-) -> Result<Unpacked, Refusal> {
+fn unpack(shared: &Shared, doorway: &Doorway, package: Digest, zip: OwnedFd, limits: UnpackLimits) -> Result<Unpacked, Refusal> {
     if shared.trees.contains(package).map_err(tree_failed)? {
         return Ok(Unpacked::Present);
     }

@@ -54,11 +54,20 @@ os._exit(3)",
     let cell = platform.make();
     platform.bind(&cell, None);
     platform.wait(platform.client.set_cpu(cell.id, 200)).unwrap();
-    exec(&cell, &["/usr/bin/python3", "-I", "-S", "-c", "
+    exec(
+        &cell,
+        &[
+            "/usr/bin/python3",
+            "-I",
+            "-S",
+            "-c",
+            "
 import time
 start, spent = time.monotonic(), time.process_time()
 while time.monotonic() - start < 1: pass
-print(time.process_time() - spent)"]);
+print(time.process_time() - spent)",
+        ],
+    );
     let spent: f64 = read_log(&cell).trim().parse().unwrap();
     assert!(spent < 0.5, "{spent} s of CPU in one second at a fifth of one");
     platform.wait(platform.client.end(cell.id)).unwrap();
@@ -73,7 +82,10 @@ pub(crate) fn running_out_of_memory_ends_the_cell_and_says_so() {
 
     let cell = platform.make();
     platform.bind(&cell, None);
-    exec(&cell, &["/usr/bin/python3", "-c", "x = b'x' * (32 << 20); print('here', flush=True); input(); import time; time.sleep(99)"]);
+    exec(
+        &cell,
+        &["/usr/bin/python3", "-c", "x = b'x' * (32 << 20); print('here', flush=True); input(); import time; time.sleep(99)"],
+    );
     assert_eq!(read_line(&cell), "here");
     let sample = cell.usage.sample().unwrap();
     assert!(sample.memory_bytes > 32 << 20 && sample.memory_bytes < 128 << 20, "{sample:?}");
@@ -130,9 +142,16 @@ pub(crate) fn a_frozen_cell_ends_too() {
     let platform = Platform::start();
     let cell = platform.make();
     platform.bind(&cell, None);
-    exec(&cell, &["/usr/bin/python3", "-c", "
+    exec(
+        &cell,
+        &[
+            "/usr/bin/python3",
+            "-c",
+            "
 print('up', flush=True)
-while True: pass"]);
+while True: pass",
+        ],
+    );
     assert_eq!(read_line(&cell), "up");
     platform.wait(platform.client.freeze(cell.id, true)).unwrap();
     let still = cell.usage.sample().unwrap().cpu_us;
@@ -151,14 +170,21 @@ pub(crate) fn a_socket_reaches_into_the_cell_and_nowhere_else() {
     let cells = [platform.make(), platform.make()];
     for cell in &cells {
         platform.bind(cell, None);
-        exec(cell, &["/usr/bin/python3", "-c", "
+        exec(
+            cell,
+            &[
+                "/usr/bin/python3",
+                "-c",
+                "
 import socket
 s = socket.create_server(('127.0.0.1', 9000))
 print('listening', flush=True)
 while True:
     c, _ = s.accept()
     c.sendall(b'inside ' + c.recv(100))
-    c.close()"]);
+    c.close()",
+            ],
+        );
         assert_eq!(read_line(cell), "listening");
     }
     for cell in &cells {
@@ -212,10 +238,17 @@ pub(crate) fn no_two_live_cells_share_a_uid() {
     for cell in &cells {
         platform.bind(cell, None);
         // The map shows the host's side to the one who is inside, too.
-        exec(cell, &["/usr/bin/python3", "-c", "
+        exec(
+            cell,
+            &[
+                "/usr/bin/python3",
+                "-c",
+                "
 import os
 print(os.getuid(), open('/proc/self/uid_map').read().split()[0], os.listdir('/proc/self/fd'), flush=True)
-import time; time.sleep(100)"]);
+import time; time.sleep(100)",
+            ],
+        );
         assert!(read_line(cell).starts_with("1000 1000 ['0', '1', '2',"));
     }
     assert_eq!(platform.traces().uids.len(), 8);
@@ -257,9 +290,8 @@ pub(crate) fn no_more_cells_than_granted() {
 
 pub(crate) fn python_cells_are_ready_and_differ() {
     let platform = Platform::start();
-    let cells: Vec<_> = (0..3)
-        .map(|_| platform.wait(platform.client.make(CellKind::Python, Net::Loopback)).expect("a python cell"))
-        .collect();
+    let cells: Vec<_> =
+        (0..3).map(|_| platform.wait(platform.client.make(CellKind::Python, Net::Loopback)).expect("a python cell")).collect();
     for cell in &cells {
         let mut header = [0; 32];
         channel(cell).read_exact(&mut header).unwrap();

@@ -39,7 +39,10 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
         Err(error) => return Err(io_error(error)),
     };
     if is_new && mark == MARK && !has_log(path) {
-        return Err(OpenError::Corrupt { path: path.to_owned(), detail: "it was there before and is missing or empty now".into() });
+        return Err(OpenError::Corrupt {
+            path: path.to_owned(),
+            detail: "it was there before and is missing or empty now".into(),
+        });
     }
 
     let refused = |error: rusqlite::Error| refusal(path, error);
@@ -53,7 +56,9 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     migrate(&mut connection).map_err(refused)?;
     let (view, revision) = rows::load(&connection).map_err(|error| match error {
         ReadError::Sqlite(error) => refused(error),
-        ReadError::Damaged { what, detail } => OpenError::Corrupt { path: path.to_owned(), detail: format!("a {what}: {detail}") },
+        ReadError::Damaged { what, detail } => {
+            OpenError::Corrupt { path: path.to_owned(), detail: format!("a {what}: {detail}") }
+        }
     })?;
 
     if mark != MARK {

@@ -24,7 +24,8 @@ pub(super) struct Readers {
 impl Readers {
     pub(super) fn open(path: &Path, count: usize) -> Result<Self, rusqlite::Error> {
         let open = || {
-            let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+            let connection =
+                Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
             connection.busy_timeout(std::time::Duration::from_secs(5))?;
             Ok(connection)
         };
@@ -91,7 +92,15 @@ pub(super) fn write(connection: &Connection, change: &Change, view: &View, next:
             let (document, checksum) = seal(function)?;
             let (account, name) = (key.account().as_str(), key.name().as_str());
             let (runtime, package) = (function.config.runtime.as_str(), function.code.digest.to_string());
-            connection.prepare_cached(sql)?.execute(params![account, name, signed(next.0), runtime, package, document, checksum])?
+            connection.prepare_cached(sql)?.execute(params![
+                account,
+                name,
+                signed(next.0),
+                runtime,
+                package,
+                document,
+                checksum
+            ])?
         }
         Change::DeleteFunction { key, .. } => connection
             .prepare_cached("DELETE FROM functions WHERE account = ?1 AND name = ?2")?
@@ -105,7 +114,15 @@ pub(super) fn write(connection: &Connection, change: &Change, view: &View, next:
             let trigger = &view.trigger(key).expect("the change has just put it there").value;
             let (document, checksum) = seal(trigger)?;
             let (account, function, name) = names(key);
-            connection.prepare_cached(sql)?.execute(params![account, function, name, signed(next.0), trigger.url_prefix, document, checksum])?
+            connection.prepare_cached(sql)?.execute(params![
+                account,
+                function,
+                name,
+                signed(next.0),
+                trigger.url_prefix,
+                document,
+                checksum
+            ])?
         }
         Change::DeleteTrigger { key, .. } => {
             let (account, function, name) = names(key);
@@ -187,7 +204,8 @@ pub(super) fn set_revision(connection: &Connection, revision: u64) -> Result<(),
 /// Reads everything a view holds, and the counter.
 pub(super) fn load(connection: &Connection) -> Result<(View, u64), ReadError> {
     let mut view = View::default();
-    let mut statement = connection.prepare("SELECT account, name, revision, document, checksum FROM functions ORDER BY account, name")?;
+    let mut statement =
+        connection.prepare("SELECT account, name, revision, document, checksum FROM functions ORDER BY account, name")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let account: AccountId = parse("function", &row.get::<_, String>(0)?)?;
@@ -200,7 +218,8 @@ pub(super) fn load(connection: &Connection) -> Result<(View, u64), ReadError> {
     let mut statement = connection.prepare("SELECT account, function, name, revision, document, checksum FROM triggers")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let function = FunctionKey::from_stored(parse("trigger", &row.get::<_, String>(0)?)?, parse("trigger", &row.get::<_, String>(1)?)?);
+        let function =
+            FunctionKey::from_stored(parse("trigger", &row.get::<_, String>(0)?)?, parse("trigger", &row.get::<_, String>(1)?)?);
         let key = TriggerKey { function, name: parse("trigger", &row.get::<_, String>(2)?)? };
         let trigger = unseal("trigger", &row.get::<_, String>(4)?, row.get(5)?)?;
         put_trigger(&mut view, &key, Arc::new(Stored { value: trigger, revision: Revision(unsigned(row.get(3)?)) }));

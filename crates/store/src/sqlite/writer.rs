@@ -137,9 +137,15 @@ impl Writer {
                 Write::Change(change) => change.apply(&mut draft, next).and_then(|()| {
                     rows::write(&savepoint, change, &draft, next).map_err(|error| Refused::Store(classify(&error)))
                 }),
-                Write::PutNonces(nonces) => rows::put_nonces(&savepoint, nonces).map_err(|error| Refused::Store(classify(&error))),
-                Write::ForgetNonces(second) => rows::forget_nonces(&savepoint, *second).map_err(|error| Refused::Store(classify(&error))),
-                Write::AppendRecords(records) => rows::append_records(&savepoint, records).map_err(|error| Refused::Store(classify(&error))),
+                Write::PutNonces(nonces) => {
+                    rows::put_nonces(&savepoint, nonces).map_err(|error| Refused::Store(classify(&error)))
+                }
+                Write::ForgetNonces(second) => {
+                    rows::forget_nonces(&savepoint, *second).map_err(|error| Refused::Store(classify(&error)))
+                }
+                Write::AppendRecords(records) => {
+                    rows::append_records(&savepoint, records).map_err(|error| Refused::Store(classify(&error)))
+                }
                 Write::Close => Ok(()),
             };
             match result {

@@ -154,7 +154,8 @@ impl Logs {
         if channels.len() >= CHANNELS_IDLE_MAX {
             channels.retain(|_, channel| Arc::strong_count(channel) > 1 || channel.is_followed());
         }
-        let rate = Rate { tokens: self.shared.config.function_bytes_per_second.saturating_mul(2), at: Timestamp::now(), refused: 0 };
+        let rate =
+            Rate { tokens: self.shared.config.function_bytes_per_second.saturating_mul(2), at: Timestamp::now(), refused: 0 };
         let channel = Channel { key: Arc::new(key.clone()), rate: Mutex::new(rate), followers: OnceLock::new() };
         Arc::clone(channels.entry(key.clone()).or_insert(Arc::new(channel)))
     }
@@ -185,7 +186,8 @@ impl Shared {
             }
             Some(0) => {}
             Some(refused) => {
-                let text = format!("(the platform dropped {refused} lines: the function printed more than {per_second} bytes a second)");
+                let text =
+                    format!("(the platform dropped {refused} lines: the function printed more than {per_second} bytes a second)");
                 self.send(channel, LogEntry { text: text.into_bytes().into(), ..entry.clone() });
             }
         }

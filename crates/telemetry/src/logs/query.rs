@@ -36,7 +36,10 @@ pub(super) fn run(folder: &Path, query: &LogQuery) -> Result<Vec<LogEntry>, Logs
             Ok(bytes) => bytes,
             // Sealed or removed since it was listed: what there is now is looked at instead, once.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let sealed = Segment::list(folder).map_err(|error| failed(folder, error))?.into_iter().find(|other| other.first == segment.first);
+                let sealed = Segment::list(folder)
+                    .map_err(|error| failed(folder, error))?
+                    .into_iter()
+                    .find(|other| other.first == segment.first);
                 match sealed.map(|sealed| sealed.read()) {
                     Some(Ok(bytes)) => bytes,
                     _ => continue,

@@ -47,8 +47,18 @@ mod tests {
 
     #[test]
     fn the_old_the_many_and_the_oldest_of_all_go() {
-        let segment = |folder: &str, last: i64, bytes: u64| Kept { folder: folder.into(), path: format!("{folder}/{last}").into(), last, bytes };
-        let config = LogsConfig { age_max: Duration::from_nanos(100), function_bytes_max: 30, total_bytes_max: 50, ..LogsConfig::new("".into()) };
+        let segment = |folder: &str, last: i64, bytes: u64| Kept {
+            folder: folder.into(),
+            path: format!("{folder}/{last}").into(),
+            last,
+            bytes,
+        };
+        let config = LogsConfig {
+            age_max: Duration::from_nanos(100),
+            function_bytes_max: 30,
+            total_bytes_max: 50,
+            ..LogsConfig::new("".into())
+        };
         let check = |segments: Vec<Kept>, expected: &[&str]| {
             let gone = expired(segments, &config, 1000);
             assert_eq!(gone, expected.iter().map(PathBuf::from).collect::<Vec<_>>());

@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn any_bytes_come_back_as_they_were() {
-        let entries = [entry(b"", false), entry(b"FC Invoke End RequestId: 1-forged\n\x1b[0m\0\xff", true), entry(&[9; 100_000], true)];
+        let entries =
+            [entry(b"", false), entry(b"FC Invoke End RequestId: 1-forged\n\x1b[0m\0\xff", true), entry(&[9; 100_000], true)];
         let mut bytes = Vec::new();
         entries.iter().for_each(|entry| encode(entry, &mut bytes));
         assert_eq!(records(&bytes).map(|(entry, _)| entry).collect::<Vec<_>>(), entries);

@@ -183,7 +183,14 @@ impl Active {
             if (end as u64) < bytes_max {
                 let file = File::options().append(true).open(&segment.path)?;
                 file.set_len(end as u64)?;
-                return Ok(Self { file, path: segment.path.clone(), first: segment.first, last, bytes: end as u64, used: Instant::now() });
+                return Ok(Self {
+                    file,
+                    path: segment.path.clone(),
+                    first: segment.first,
+                    last,
+                    bytes: end as u64,
+                    used: Instant::now(),
+                });
             }
             seal(&segment.path, segment.first, last)?;
         }
@@ -196,7 +203,12 @@ impl Active {
 }
 
 fn kept(folder: &Path, segments: Vec<Segment>) -> Vec<Kept> {
-    let kept = |segment: Segment| Kept { last: segment.last.unwrap_or_else(|| modified(&segment.path)), folder: folder.into(), path: segment.path, bytes: segment.bytes };
+    let kept = |segment: Segment| Kept {
+        last: segment.last.unwrap_or_else(|| modified(&segment.path)),
+        folder: folder.into(),
+        path: segment.path,
+        bytes: segment.bytes,
+    };
     segments.into_iter().map(kept).collect()
 }
 

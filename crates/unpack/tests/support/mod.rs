@@ -74,7 +74,14 @@ pub(crate) fn file(name: impl AsRef<[u8]>, contents: &[u8]) -> Part {
 
 pub(crate) fn stored(name: impl AsRef<[u8]>, contents: &[u8]) -> Part {
     let length = u32::try_from(contents.len()).unwrap();
-    Part { method: 0, local_method: 0, data: contents.to_vec(), compressed: length, local: [crc(contents), length, length], ..file(name, contents) }
+    Part {
+        method: 0,
+        local_method: 0,
+        data: contents.to_vec(),
+        compressed: length,
+        local: [crc(contents), length, length],
+        ..file(name, contents)
+    }
 }
 
 pub(crate) fn link(name: &str, target: &str) -> Part {

@@ -51,29 +51,19 @@ fn socket() -> Fragment {
     let types = |then| bpf::load(bpf::argument(1), bpf::masked(TYPE, bpf::among(&[STREAM, DATAGRAM], then, refuse())));
     // No MPTCP, SCTP or SMC behind an innocent type, and no ICMP.
     let protocols = [0, libc::IPPROTO_TCP.cast_unsigned(), libc::IPPROTO_UDP.cast_unsigned()];
-    let internet = types(bpf::load(
-        bpf::argument(2),
-        bpf::among(&protocols, allow(), bpf::answer(errno(libc::EPROTONOSUPPORT))),
-    ));
+    let internet = types(bpf::load(bpf::argument(2), bpf::among(&protocols, allow(), bpf::answer(errno(libc::EPROTONOSUPPORT)))));
     let unknown = bpf::answer(errno(libc::EAFNOSUPPORT));
     bpf::load(bpf::argument(0), bpf::equal(UNIX, types(allow()), bpf::among(&[INET, INET6], internet, unknown)))
 }
 
 fn socket_pair() -> Fragment {
-    let types = bpf::load(
-        bpf::argument(1),
-        bpf::masked(TYPE, bpf::among(&[STREAM, DATAGRAM, SEQPACKET], allow(), refuse())),
-    );
+    let types = bpf::load(bpf::argument(1), bpf::masked(TYPE, bpf::among(&[STREAM, DATAGRAM, SEQPACKET], allow(), refuse())));
     bpf::load(bpf::argument(0), bpf::equal(UNIX, types, bpf::answer(errno(libc::EAFNOSUPPORT))))
 }
 
 /// Put characters into a terminal's input, take over a console, change a line discipline.
-pub(super) const TERMINAL: [u32; 4] = [
-    libc::TIOCSTI as u32,
-    libc::TIOCLINUX as u32,
-    libc::TIOCSETD as u32,
-    libc::TIOCCONS as u32,
-];
+pub(super) const TERMINAL: [u32; 4] =
+    [libc::TIOCSTI as u32, libc::TIOCLINUX as u32, libc::TIOCSETD as u32, libc::TIOCCONS as u32];
 
 /// Requests of the network family that only read, or set the owner of a socket's signals.
 pub(super) const NETWORK_READS: [u32; 19] = [
@@ -165,8 +155,7 @@ fn set_socket_option() -> Fragment {
         option(bpf::among(&refused, refuse(), allow()))
     };
     let ranged = |refused: &[(u32, u32)]| {
-        let checked =
-            refused.iter().rfold(allow(), |rest, (first, last)| bpf::between(*first, *last, refuse(), rest));
+        let checked = refused.iter().rfold(allow(), |rest, (first, last)| bpf::between(*first, *last, refuse(), rest));
         option(checked)
     };
     let levels = [
@@ -176,8 +165,7 @@ fn set_socket_option() -> Fragment {
         (libc::IPPROTO_TCP, listed(&TCP_REFUSED)),
         (libc::IPPROTO_UDP, listed(&UDP_REFUSED)),
     ];
-    let checked =
-        levels.into_iter().rfold(refuse(), |rest, (level, then)| bpf::equal(level.cast_unsigned(), then, rest));
+    let checked = levels.into_iter().rfold(refuse(), |rest, (level, then)| bpf::equal(level.cast_unsigned(), then, rest));
     bpf::load(bpf::argument(1), checked)
 }
 

@@ -67,9 +67,8 @@ impl Ruleset {
     pub(crate) fn new(fs: AccessFs, scoped: u64) -> io::Result<Ruleset> {
         let attr = RulesetAttr { handled_access_fs: fs.0, handled_access_net: 0, scoped };
         // SAFETY: the pointer and the length describe `attr`, which lives through the call.
-        let fd = check(unsafe {
-            libc::syscall(libc::SYS_landlock_create_ruleset, &raw const attr, size_of::<RulesetAttr>(), 0u32)
-        })?;
+        let fd =
+            check(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const attr, size_of::<RulesetAttr>(), 0u32) })?;
         // SAFETY: the kernel has just made this descriptor for us; it is close-on-exec and nobody else has it.
         Ok(Ruleset(unsafe { OwnedFd::from_raw_fd(fd_of(fd)) }))
     }
@@ -79,13 +78,7 @@ impl Ruleset {
         let attr = PathBeneathAttr { allowed_access: access.0, parent_fd: parent.as_raw_fd() };
         // SAFETY: the pointer describes `attr` in the layout of this rule type, and it lives through the call.
         check(unsafe {
-            libc::syscall(
-                libc::SYS_landlock_add_rule,
-                self.0.as_fd().as_raw_fd(),
-                RULE_PATH_BENEATH,
-                &raw const attr,
-                0u32,
-            )
+            libc::syscall(libc::SYS_landlock_add_rule, self.0.as_fd().as_raw_fd(), RULE_PATH_BENEATH, &raw const attr, 0u32)
         })?;
         Ok(())
     }

@@ -19,11 +19,7 @@ impl AtFork {
 
     /// Finds the interpreter's functions in the running program.
     fn of_python() -> AtFork {
-        AtFork {
-            before: find(c"PyOS_BeforeFork"),
-            parent: find(c"PyOS_AfterFork_Parent"),
-            child: find(c"PyOS_AfterFork_Child"),
-        }
+        AtFork { before: find(c"PyOS_BeforeFork"), parent: find(c"PyOS_AfterFork_Parent"), child: find(c"PyOS_AfterFork_Child") }
     }
 
     pub(crate) fn before(self) {

@@ -105,7 +105,10 @@ fn the_next_start_removes_what_was_half_done() {
     let temporary = trees.make_temporary(OWNER).unwrap();
     fs::write(dir.path().join(&temporary.name).join("half"), "").unwrap();
     fs::create_dir(dir.path().join(PACKAGE.to_string())).unwrap();
-    let trees = { drop(trees); Trees::open(dir.path()).unwrap() };
+    let trees = {
+        drop(trees);
+        Trees::open(dir.path()).unwrap()
+    };
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     assert!(trees.contains(PACKAGE).unwrap());
 }
