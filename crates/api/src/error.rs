@@ -118,45 +118,42 @@ impl From<ControlError> for ApiError {
             ControlError::LimitExceeded { .. } => (StatusCode::BAD_REQUEST, "LimitExceededError"),
             ControlError::BadLink => (StatusCode::FORBIDDEN, "AccessDenied"),
             ControlError::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "ResourceThrottled"),
-            ControlError::Platform { .. } => return Self::internal(chain(&error)),
+            ControlError::Platform { .. } => return Self::internal(dunlin_model::chain(&error)),
         };
         Self::new(status, code, error.to_string())
     }
 }
 
+/// Status and code of a call that was refused, at every door alike.
+#[must_use]
+pub fn call_refusal(refusal: &Refusal) -> (StatusCode, &'static str) {
+    match refusal {
+        Refusal::FunctionNotFound => (StatusCode::NOT_FOUND, "FunctionNotFound"),
+        Refusal::VersionNotFound => (StatusCode::NOT_FOUND, "VersionNotFound"),
+        Refusal::AliasNotFound => (StatusCode::NOT_FOUND, "AliasNotFound"),
+        Refusal::Throttled(_) => (StatusCode::TOO_MANY_REQUESTS, "ResourceExhausted"),
+        Refusal::PayloadTooLarge { .. } => (StatusCode::BAD_REQUEST, "EntityTooLarge"),
+        Refusal::BadResponse(_) => (StatusCode::BAD_GATEWAY, "BadResponse"),
+        Refusal::RuntimeExited(_) => (StatusCode::PRECONDITION_FAILED, "CAExited"),
+        Refusal::RuntimeFileNotFound => (StatusCode::PRECONDITION_FAILED, "CAFileNotFound"),
+        Refusal::RuntimeFilePermission => (StatusCode::PRECONDITION_FAILED, "CAFilePermission"),
+        Refusal::Backlogged | Refusal::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "ResourceThrottled"),
+        Refusal::Platform(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError"),
+    }
+}
+
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
-        let (status, code) = match &refusal {
-            Refusal::FunctionNotFound => (StatusCode::NOT_FOUND, "FunctionNotFound"),
-            Refusal::VersionNotFound => (StatusCode::NOT_FOUND, "VersionNotFound"),
-            Refusal::AliasNotFound => (StatusCode::NOT_FOUND, "AliasNotFound"),
-            Refusal::Throttled(_) => (StatusCode::TOO_MANY_REQUESTS, "ResourceExhausted"),
-            Refusal::PayloadTooLarge { .. } => (StatusCode::BAD_REQUEST, "EntityTooLarge"),
-            Refusal::BadResponse(_) => (StatusCode::BAD_GATEWAY, "BadResponse"),
-            Refusal::RuntimeExited(_) => (StatusCode::PRECONDITION_FAILED, "CAExited"),
-            Refusal::RuntimeFileNotFound => (StatusCode::PRECONDITION_FAILED, "CAFileNotFound"),
-            Refusal::RuntimeFilePermission => (StatusCode::PRECONDITION_FAILED, "CAFilePermission"),
-            Refusal::Backlogged | Refusal::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "ResourceThrottled"),
-            Refusal::Platform(detail) => return Self::internal(detail.clone()),
-        };
+        if let Refusal::Platform(detail) = refusal {
+            return Self::internal(detail);
+        }
+        let (status, code) = call_refusal(&refusal);
         Self::new(status, code, refusal.to_string())
     }
 }
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        Self::internal(chain(&error))
+        Self::internal(dunlin_model::chain(&error))
     }
-}
-
-/// An error with its causes, each once.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -34,5 +34,5 @@ mod wire;
 
 pub use api::{Api, Config, Parts};
 pub use calls::Calls;
-pub use error::auth_refusal;
+pub use error::{auth_refusal, call_refusal};
 pub use routes::{Need, ROUTES, Route, Served};

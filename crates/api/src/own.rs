@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::api::{Api, Asked, json as answer};
-use crate::error::{ApiError, chain};
+use crate::error::ApiError;
 use crate::query::Query;
 use crate::wire;
 
@@ -53,7 +53,8 @@ impl Api {
             return Ok(self.follow_logs(&key, wanted));
         }
         self.inner.logs.flush().await;
-        let entries = self.inner.logs.query(&key, wanted).await.map_err(|error| ApiError::internal(chain(&error)))?;
+        let entries =
+            self.inner.logs.query(&key, wanted).await.map_err(|error| ApiError::internal(dunlin_model::chain(&error)))?;
         let lines: Vec<Value> = entries.iter().map(line).collect();
         Ok(answer(&json!({ "lines": lines })))
     }
@@ -66,7 +67,7 @@ impl Api {
         let copying = async move {
             logs.flush().await;
             let stored = logs.query(&key, wanted.clone()).await.unwrap_or_else(|error| {
-                tracing::warn!(function = %key, error = %chain(&error), "stored lines could not be read for a follower");
+                tracing::warn!(function = %key, error = %dunlin_model::chain(&error), "stored lines could not be read for a follower");
                 Vec::new()
             });
             let mut sent: VecDeque<LogEntry> = stored.iter().cloned().collect();

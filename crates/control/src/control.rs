@@ -131,7 +131,7 @@ impl Control {
                 _ = rounds.tick() => {}
             }
             if let Err(error) = self.reconcile().await {
-                tracing::warn!(error = %crate::packages::chain(&error), "unused packages could not be looked for; tried again in the next round");
+                tracing::warn!(error = %dunlin_model::chain(&error), "unused packages could not be looked for; tried again in the next round");
             }
         }
     }

@@ -146,7 +146,7 @@ impl Packages {
                     self.state().unused.remove(&digest);
                 }
                 Err(error) => {
-                    tracing::warn!(package = %digest, error = %chain(&error), "an unused package could not be removed; tried again in the next round")
+                    tracing::warn!(package = %digest, error = %dunlin_model::chain(&error), "an unused package could not be removed; tried again in the next round")
                 }
             }
         }
@@ -159,7 +159,7 @@ impl Packages {
             return;
         }
         if let Err(error) = self.remove(digest).await {
-            tracing::warn!(package = %digest, error = %chain(&error), "a refused package could not be removed; it is tried again");
+            tracing::warn!(package = %digest, error = %dunlin_model::chain(&error), "a refused package could not be removed; it is tried again");
             self.release(digest);
         }
     }
@@ -189,16 +189,4 @@ impl Packages {
         // Both maps stay meaningful whatever a panic interrupted: entries are added and removed whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// An error with its causes, each once, for the operator's log.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

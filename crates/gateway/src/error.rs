@@ -100,27 +100,16 @@ impl From<AuthError> for Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let (status, code) = match &refusal {
-            Refusal::FunctionNotFound => (StatusCode::NOT_FOUND, "FunctionNotFound"),
-            Refusal::VersionNotFound => (StatusCode::NOT_FOUND, "VersionNotFound"),
-            Refusal::AliasNotFound => (StatusCode::NOT_FOUND, "AliasNotFound"),
-            Refusal::Throttled(_) => (StatusCode::TOO_MANY_REQUESTS, "ResourceExhausted"),
-            Refusal::PayloadTooLarge { .. } => (StatusCode::BAD_REQUEST, "InvalidArgument"),
-            Refusal::BadResponse(_) => (StatusCode::BAD_GATEWAY, "BadResponse"),
-            Refusal::RuntimeExited(_) => (StatusCode::PRECONDITION_FAILED, "CAExited"),
-            Refusal::RuntimeFileNotFound => (StatusCode::PRECONDITION_FAILED, "CAFileNotFound"),
-            Refusal::RuntimeFilePermission => (StatusCode::PRECONDITION_FAILED, "CAFilePermission"),
-            Refusal::Backlogged | Refusal::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "ResourceThrottled"),
+        let (status, code) = dunlin_api::call_refusal(&refusal);
+        match &refusal {
             Refusal::Platform(detail) => {
                 // The caller is told that it was not its fault; the detail is the operator's.
                 tracing::error!(detail, "a call failed in the platform");
-                return Self::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "InternalServerError",
-                    "the platform failed to run the call",
-                );
+                Self::new(status, code, "the platform failed to run the call")
             }
-        };
-        Self::new(status, code, refusal.to_string())
+            // The contract words it so for calls over HTTP.
+            Refusal::PayloadTooLarge { .. } => Self::new(status, "InvalidArgument", refusal.to_string()),
+            _ => Self::new(status, code, refusal.to_string()),
+        }
     }
 }

@@ -8,6 +8,7 @@
 //! - A [`FunctionConfig`] that passed [`FunctionConfig::check`] is within [`Limits`].
 //! - An [`AccountScope`] exists only after a signature was verified (or for the platform's own work).
 
+mod chain;
 pub mod function;
 pub mod ids;
 pub mod invocation;
@@ -17,6 +18,7 @@ pub mod runtime_name;
 pub mod scope;
 pub mod trigger;
 
+pub use chain::chain;
 pub use function::{
     CodePackage, CustomHealthCheckConfig, CustomRuntimeConfig, Function, FunctionConfig, FunctionPatch, InstanceLifecycleConfig,
     LifecycleHook, Tag,

@@ -404,13 +404,13 @@ impl Inner {
                     && slot.worker.ended().borrow().is_none()
                 {
                     // Better no instance than one without a limit.
-                    tracing::warn!(instance = %slot.id, error = %start::chain(&error), "an instance's CPU could not be limited");
+                    tracing::warn!(instance = %slot.id, error = %dunlin_model::chain(&error), "an instance's CPU could not be limited");
                     self.feed(Event::Died { cell });
                 }
                 self.observer.seen(&Seen::Started { key, instance: slot.id.clone(), phases });
             }
             Err(problem) => {
-                let platform = start::chain(&problem.error);
+                let platform = dunlin_model::chain(&problem.error);
                 tracing::info!(instance = %slot.id, function = %key.function, error = platform, "an instance did not start");
                 let failure = StartFailure {
                     instance: slot.id.clone(),

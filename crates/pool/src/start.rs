@@ -39,16 +39,16 @@ pub(crate) struct StartProblem {
 pub(crate) async fn make(pool: &Inner, class: Class) -> Result<Arc<dyn Worker>, MakeProblem> {
     let cell = pool.sandboxes.make(class.cell_kind(), class.net).await.map_err(|error| MakeProblem {
         fault: if matches!(error, MakeError::Full) { MakeFault::Full } else { MakeFault::Broken },
-        text: chain(&error),
+        text: dunlin_model::chain(&error),
     })?;
     let id = cell.id;
     let deadline = Instant::now() + pool.config.make_timeout;
     match pool.boot.boot(cell, class.boot_plan(), deadline).await {
         Ok(worker) => Ok(worker),
         Err(error) => {
-            let text = chain(&error);
+            let text = dunlin_model::chain(&error);
             if let Err(error) = pool.sandboxes.end(id).await {
-                tracing::warn!(cell = %id, error = %chain(&error), "a cell that did not boot could not be ended");
+                tracing::warn!(cell = %id, error = %dunlin_model::chain(&error), "a cell that did not boot could not be ended");
             }
             Err(MakeProblem { fault: MakeFault::Broken, text })
         }
@@ -141,7 +141,7 @@ pub(crate) async fn stop(pool: &Inner, worker: &dyn Worker, slot: Option<&Slot>,
     let cell = worker.cell();
     match timeout(END_PATIENCE, pool.sandboxes.end(cell)).await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::warn!(%cell, error = %chain(&error), "a cell could not be ended"),
+        Ok(Err(error)) => tracing::warn!(%cell, error = %dunlin_model::chain(&error), "a cell could not be ended"),
         Err(_) => tracing::error!(%cell, "a cell's walls are still up after {END_PATIENCE:?}"),
     }
 }
@@ -206,16 +206,4 @@ impl Stopwatch {
         self.0 = now;
         took
     }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

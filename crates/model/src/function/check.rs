@@ -1,0 +1,214 @@
+//! The rules that members of a function's configuration obey (contract section 13).
+
+use std::collections::BTreeMap;
+
+use super::{CustomRuntimeConfig, FunctionConfig, LifecycleHook, Tag};
+use crate::limits::{InvalidField, Limits};
+use crate::runtime_name::Language;
+
+impl FunctionConfig {
+    /// Checks every member against `limits`.
+    ///
+    /// # Errors
+    /// The first member that is out of range, by its wire name.
+    pub fn check(&self, limits: &Limits) -> Result<(), InvalidField> {
+        let wrong = |field: &str, problem: String| Err(InvalidField::new(field, problem));
+        let within = |field: &str, value: i64, (low, high): (i64, i64)| {
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                Err(InvalidField::new(field, format!("must be between {low} and {high} (actual: {value})")))
+            }
+        };
+        within("memorySize", self.memory_size, limits.memory_mb)?;
+        if self.memory_size % limits.memory_step_mb != 0 {
+            return wrong(
+                "memorySize",
+                format!("must be a multiple of {} (actual: {})", limits.memory_step_mb, self.memory_size),
+            );
+        }
+        within("timeout", self.timeout, limits.timeout_s)?;
+        if let Some(cpu) = self.cpu {
+            let twentieths = cpu * 20.0;
+            if !(0.05..=16.0).contains(&cpu) || (twentieths - twentieths.round()).abs() > 1e-6 {
+                return wrong("cpu", format!("must be between 0.05 and 16 in steps of 0.05 (actual: {cpu})"));
+            }
+            #[expect(clippy::cast_precision_loss, reason = "memory is at most 32768")]
+            let memory_gb = self.memory_size as f64 / 1024.0;
+            if memory_gb / cpu > 4.0 + 1e-6 || memory_gb / cpu < 1.0 - 1e-6 {
+                return wrong(
+                    "cpu",
+                    format!(
+                        "must be between a quarter of and as much as memorySize in GB (actual: {cpu} vCPU with {memory_gb} GB)"
+                    ),
+                );
+            }
+        }
+        if let Some(disk) = self.disk_size.filter(|disk| ![512, 10_240].contains(disk)) {
+            return wrong("diskSize", format!("must be 512 or 10240 (actual: {disk})"));
+        }
+        if let Some(concurrency) = self.instance_concurrency {
+            within("instanceConcurrency", concurrency, (1, limits.concurrency_max))?;
+            if concurrency > 1 && self.runtime.language() != Language::Custom {
+                return wrong(
+                    "instanceConcurrency",
+                    format!("must be 1 for runtime '{}' (actual: {concurrency})", self.runtime.as_str()),
+                );
+            }
+        }
+        if let Some(idle) = self.idle_timeout {
+            within("idleTimeout", idle, (0, 21_600))?;
+        }
+        if self.description.chars().count() > limits.description_chars_max {
+            return wrong("description", format!("must be at most {} characters", limits.description_chars_max));
+        }
+        self.check_handler()?;
+        if let Some(variables) = &self.environment_variables {
+            check_environment(variables, limits)?;
+        }
+        if let Some(custom) = &self.custom_runtime_config {
+            check_custom(custom)?;
+        }
+        if let Some(hooks) = &self.instance_lifecycle_config {
+            check_hook("instanceLifecycleConfig.initializer", hooks.initializer.as_ref(), limits.initializer_s_max)?;
+            check_hook("instanceLifecycleConfig.preStop", hooks.pre_stop.as_ref(), limits.pre_stop_s_max)?;
+        }
+        if let Some(tags) = &self.tags {
+            check_tags(tags)?;
+        }
+        Ok(())
+    }
+
+    fn check_handler(&self) -> Result<(), InvalidField> {
+        if self.handler.len() > 128 || self.handler.chars().any(char::is_control) {
+            return Err(InvalidField::new("handler", "must be at most 128 characters without control characters"));
+        }
+        if self.runtime.language() == Language::Custom {
+            return Ok(());
+        }
+        check_handler_form("handler", &self.handler)
+    }
+}
+
+fn check_handler_form(field: &str, handler: &str) -> Result<(), InvalidField> {
+    let well_formed = handler.rsplit_once('.').is_some_and(|(file, function)| {
+        !file.is_empty()
+            && !function.is_empty()
+            && !file.starts_with('/')
+            && file.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+    });
+    if well_formed && !handler.contains('\\') {
+        Ok(())
+    } else {
+        Err(InvalidField::new(
+            field,
+            format!("must have the form 'file.function', for example 'index.handler' (actual: {handler:?})"),
+        ))
+    }
+}
+
+fn check_environment(variables: &BTreeMap<String, String>, limits: &Limits) -> Result<(), InvalidField> {
+    let mut total = 0;
+    for (name, value) in variables {
+        let field = || format!("environmentVariables.{}", name.escape_debug());
+        let bytes = name.as_bytes();
+        let well_formed =
+            bytes.first().is_some_and(u8::is_ascii_alphabetic) && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_');
+        if !well_formed {
+            return Err(InvalidField::new(field(), "is invalid: a name must match ^[A-Za-z][A-Za-z0-9_]*$"));
+        }
+        if name.starts_with("FC_") {
+            return Err(InvalidField::new(field(), "is invalid: names that start with FC_ are reserved"));
+        }
+        if value.contains('\0') {
+            return Err(InvalidField::new(field(), "is invalid: a value cannot hold a NUL character"));
+        }
+        total += name.len() + value.len();
+    }
+    if total > limits.env_bytes_max {
+        return Err(InvalidField::new(
+            "environmentVariables",
+            format!("must be at most {} bytes in total (actual: {total})", limits.env_bytes_max),
+        ));
+    }
+    Ok(())
+}
+
+fn check_custom(custom: &CustomRuntimeConfig) -> Result<(), InvalidField> {
+    if let Some(port) = custom.port.filter(|port| !(1..=65_535).contains(port)) {
+        return Err(InvalidField::new("customRuntimeConfig.port", format!("must be between 1 and 65535 (actual: {port})")));
+    }
+    for (field, words) in [("command", &custom.command), ("args", &custom.args)] {
+        if words.iter().flatten().any(|word| word.contains('\0') || word.len() > 4096) {
+            return Err(InvalidField::new(
+                format!("customRuntimeConfig.{field}"),
+                "is invalid: a word is at most 4096 bytes and holds no NUL character",
+            ));
+        }
+    }
+    if let Some(health) = &custom.health_check_config {
+        let bounds = [
+            ("initialDelaySeconds", health.initial_delay_seconds, 0, 120),
+            ("periodSeconds", health.period_seconds, 1, 120),
+            ("timeoutSeconds", health.timeout_seconds, 1, 3),
+            ("failureThreshold", health.failure_threshold, 1, 120),
+            ("successThreshold", health.success_threshold, 1, 120),
+        ];
+        for (field, value, low, high) in bounds {
+            if value.is_some_and(|value| !(low..=high).contains(&value)) {
+                return Err(InvalidField::new(
+                    format!("customRuntimeConfig.healthCheckConfig.{field}"),
+                    format!("must be between {low} and {high}"),
+                ));
+            }
+        }
+        if health.http_get_url.as_ref().is_some_and(|url| url.len() > 2048 || url.chars().any(|c| c.is_control() || c == ' ')) {
+            return Err(InvalidField::new(
+                "customRuntimeConfig.healthCheckConfig.httpGetUrl",
+                "must be a path of at most 2048 characters",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_hook(field: &str, hook: Option<&LifecycleHook>, seconds_max: i64) -> Result<(), InvalidField> {
+    let Some(hook) = hook else { return Ok(()) };
+    let handler = hook.handler.as_deref().unwrap_or_default();
+    if !handler.is_empty() && hook.command.as_ref().is_some_and(|command| !command.is_empty()) {
+        return Err(InvalidField::new(field, "must have a handler or a command, not both"));
+    }
+    if hook.command.as_ref().is_some_and(|command| !command.is_empty()) {
+        // A cell executes one program in its life; what runs afterwards is asked, not told.
+        return Err(InvalidField::new(format!("{field}.command"), "is not supported: name a handler instead"));
+    }
+    if handler.len() > 128 || handler.chars().any(char::is_control) {
+        return Err(InvalidField::new(format!("{field}.handler"), "must be at most 128 characters without control characters"));
+    }
+    if hook.timeout.is_some_and(|timeout| !(1..=seconds_max).contains(&timeout)) {
+        return Err(InvalidField::new(format!("{field}.timeout"), format!("must be between 1 and {seconds_max}")));
+    }
+    Ok(())
+}
+
+fn check_tags(tags: &[Tag]) -> Result<(), InvalidField> {
+    if tags.len() > 20 {
+        return Err(InvalidField::new("tags", "must be at most 20"));
+    }
+    for tag in tags {
+        let reserved = tag.key.starts_with("aliyun")
+            || tag.key.starts_with("acs:")
+            || tag.key.contains("http://")
+            || tag.key.contains("https://");
+        if tag.key.is_empty() || tag.key.chars().count() > 64 || reserved {
+            return Err(InvalidField::new(
+                "tags",
+                "is invalid: a Key has 1 to 64 characters and does not start with 'aliyun' or 'acs:' or hold a URL",
+            ));
+        }
+        if tag.value.chars().count() > 128 {
+            return Err(InvalidField::new("tags", "is invalid: a Value has at most 128 characters"));
+        }
+    }
+    Ok(())
+}
