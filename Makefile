@@ -4,6 +4,11 @@ export DUNLIN_CACHE
 export CARGO_TARGET_DIR ?= $(DUNLIN_CACHE)/target
 export CARGO_TERM_COLOR ?= auto
 
+# Everything is built as whoever you are; what builds sandboxes runs as root.
+ifneq ($(shell id -u),0)
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER ?= sudo -E
+endif
+
 .PHONY: help demo test build setup bench fmt clean-cache
 
 help:
