@@ -408,8 +408,35 @@ async function prewarm() {
   channel = null;
 }
 
+/** Loads a function the way a Load does, from a folder that is gone afterwards, so that the first real one finds its path
+ * compiled and its pages its own. Leaves no trace. */
+function rehearse() {
+  const before = { loaded, folder: process.cwd(), program: process.argv[1], nodePath: process.env.NODE_PATH, children: module.children.length };
+  let folder = null;
+  try {
+    folder = fs.mkdtempSync('/tmp/.dunlin-');
+    const source = path.join(folder, 'index.js');
+    fs.writeFileSync(source, "'use strict';\nexports.handler = async () => 'hello';\n");
+    begin({ codePath: folder, env: { ...process.env } });
+    lookup('index.handler');
+    delete require.cache[source];
+  } catch {
+    // A slower first call is all that comes of it.
+  } finally {
+    process.chdir(before.folder);
+    if (folder !== null) fs.rmSync(folder, { recursive: true, force: true });
+    for (const key of Object.keys(Module._pathCache)) if (folder !== null && key.includes(folder)) delete Module._pathCache[key];
+    module.children.length = before.children;
+    process.argv[1] = before.program;
+    if (before.nodePath === undefined) delete process.env.NODE_PATH;
+    else process.env.NODE_PATH = before.nodePath;
+    loaded = before.loaded;
+    Module._initPaths();
+  }
+}
+
 patchOs();
-prewarm().then(() => {
+prewarm().then(rehearse).then(() => {
   channel = new net.Socket({ fd: CHANNEL, readable: true, writable: true });
   channel.on('data', makeReader(onFrame));
   channel.on('end', () => process.exit(0));
