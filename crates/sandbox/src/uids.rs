@@ -155,6 +155,19 @@ impl Uids {
 mod tests {
     use super::*;
 
+    /// The index that is claimed in the end. Another test's child has copies of this process's locks between its fork
+    /// and its exec, so a block may be free only a moment after it was dropped.
+    fn claims(dir: &std::path::Path, preferred: Option<u32>, expected: u32) -> bool {
+        let started = std::time::Instant::now();
+        while started.elapsed().as_secs() < 30 {
+            if Block::claim_in(dir, preferred).unwrap().index() == expected {
+                return true;
+            }
+            std::thread::yield_now();
+        }
+        false
+    }
+
     #[test]
     fn two_platforms_get_different_blocks_and_a_dropped_one_is_free_again() {
         let dir = tempfile::tempdir().unwrap();
@@ -162,10 +175,10 @@ mod tests {
         let b = Block::claim_in(dir.path(), None).unwrap();
         assert_eq!((a.index(), b.index()), (0, 1));
         drop(a);
-        assert_eq!(Block::claim_in(dir.path(), Some(1)).unwrap().index(), 0);
+        assert!(claims(dir.path(), Some(1), 0));
         drop(b);
-        assert_eq!(Block::claim_in(dir.path(), Some(1)).unwrap().index(), 1);
-        assert_eq!(Block::claim_in(dir.path(), Some(4_000_000)).unwrap().index(), 0);
+        assert!(claims(dir.path(), Some(1), 1));
+        assert!(claims(dir.path(), Some(4_000_000), 0));
     }
 
     #[test]
