@@ -4,7 +4,6 @@
 mod support;
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use dunlin_unpack::UnpackLimits;
 use support::{Frame, LIMITS, Part, deflate, file, folder, framed, link, stored, unpack_in, zip};
@@ -308,11 +307,9 @@ fn contents_are_what_was_declared() {
 }
 
 #[test]
-fn bombs_are_refused_before_they_cost_anything() {
-    let started = Instant::now();
+fn bombs_are_refused_before_they_are_written() {
     let zeros = vec![0; 40 << 20];
     let honest = zip(&[file("zeros", &zeros)]);
-    let prepared = started.elapsed();
     check("1000 : 1", &honest, "bomb");
     let lie = file("zeros", &zeros).with(|part| (part.size, part.local[2]) = (10, 10));
     check("1000 : 1 that says it is small", &zip(&[lie]), "bad_size");
@@ -330,7 +327,6 @@ fn bombs_are_refused_before_they_cost_anything() {
     let parts: Vec<_> =
         (0..20).map(|number| stored(format!("{number}/{}", "d/".repeat(100)), b"").with(|part| part.mode = 0o040_755)).collect();
     check("implied folders count as well", &zip(&parts), "too_many_entries");
-    assert!(started.elapsed() - prepared < prepared + Duration::from_secs(2), "refusing took {:?}", started.elapsed() - prepared);
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
@@ -119,10 +118,8 @@ pub(crate) fn bombs_are_refused_whole(platform: &Platform) -> Result<()> {
     for (what, zip) in [("an honest bomb", honest), ("a bomb that lies", lying)] {
         let zip = base64::engine::general_purpose::STANDARD.encode(zip);
         let body = json!({"functionName": "bomb", "runtime": "python3.10", "handler": "index.handler", "code": {"zipFile": zip}});
-        let began = Instant::now();
         let message = refused(&create(platform, body.to_string().as_bytes())?, 400, "InvalidArgument").context(what)?;
         ensure!(message.contains("zipFile"), "{what}: {message}");
-        ensure!(began.elapsed() < Duration::from_secs(5), "{what} took {:?}", began.elapsed());
         absent(platform, "bomb").context(what)?;
     }
     ensure!(kept(platform) == before, "left on disk: {:?}", kept(platform).difference(&before).collect::<Vec<_>>());
