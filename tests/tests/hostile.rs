@@ -61,7 +61,7 @@ fn disturbed() -> MutexGuard<'static, Vec<String>> {
 fn neighbour_answers(_: &Platform) -> Result<()> {
     let before = NEIGHBOURS.load(Ordering::Acquire);
     // The call that is on its way may have begun earlier.
-    ensure!(wait_until(HANG, || NEIGHBOURS.load(Ordering::Acquire) >= before + 2), "the neighbour does not answer");
+    ensure!(wait_until(|| NEIGHBOURS.load(Ordering::Acquire) >= before + 2), "the neighbour does not answer");
     let seen = std::mem::take(&mut *disturbed());
     ensure!(seen.is_empty(), "the neighbour was disturbed: {seen:?}");
     Ok(())
