@@ -22,6 +22,8 @@ pub struct Config {
     pub head_bytes_max: usize,
     /// Most header lines. Default 100.
     pub headers_max: usize,
+    /// Memory for all bodies that are held whole, in bytes, each counted with the event that is made of it. Default 1 GiB.
+    pub body_bytes_in_flight_max: usize,
     /// Longest request target, in bytes. Default 8 KiB; function URLs have a smaller limit of their own.
     pub target_bytes_max: usize,
 }
@@ -37,6 +39,7 @@ impl Default for Config {
             grace: Duration::from_secs(30),
             head_bytes_max: 32 << 10,
             headers_max: 100,
+            body_bytes_in_flight_max: 1 << 30,
             target_bytes_max: 8 << 10,
         }
     }

@@ -12,7 +12,7 @@ use crate::doors::Doors;
 use crate::error::Problem;
 use crate::framing::Violation;
 use crate::host::Host;
-use crate::url::FunctionUrls;
+use crate::url::{FunctionUrls, Room};
 use crate::{Body, full};
 
 /// The two ends of a connection.
@@ -27,13 +27,14 @@ pub(crate) struct Dispatch {
     doors: Doors,
     /// `.fn.{domain}`.
     url_suffix: String,
+    room: Room,
 }
 
 impl Dispatch {
-    pub(crate) fn new(mut doors: Doors) -> Self {
+    pub(crate) fn new(mut doors: Doors, body_bytes_max: usize) -> Self {
         doors.domain = doors.domain.trim_matches('.').to_ascii_lowercase();
         let url_suffix = format!(".fn.{}", doors.domain);
-        Self { doors, url_suffix }
+        Self { doors, url_suffix, room: Room::new(body_bytes_max) }
     }
 
     /// The last answer on a connection whose input broke a rule.
@@ -49,7 +50,7 @@ impl Dispatch {
             Err(problem) => return problem.response(&RequestId::random()),
         };
         if let Some(prefix) = host.name().strip_suffix(&self.url_suffix) {
-            return FunctionUrls { doors: &self.doors }.call(prefix, &host, request, peer.remote.ip()).await;
+            return FunctionUrls { doors: &self.doors, room: &self.room }.call(prefix, &host, request, peer.remote.ip()).await;
         }
         let own = self.is_own(&host, peer);
         let path = request.uri().path();

@@ -46,7 +46,8 @@ pub async fn serve(listeners: Vec<TcpListener>, doors: Doors, config: Config, st
     assert!(!listeners.is_empty(), "a door needs a listener");
     let room = Arc::new(Semaphore::new(config.connections_max));
     let (closing, closed) = watch::channel(false);
-    let host = Host { dispatch: Arc::new(Dispatch::new(doors)), config: Arc::new(config), closed };
+    let host =
+        Host { dispatch: Arc::new(Dispatch::new(doors, config.body_bytes_in_flight_max)), config: Arc::new(config), closed };
     let mut connections = JoinSet::new();
     let mut spare = Spare::hold();
     let mut stop = pin!(stop);

@@ -1,17 +1,20 @@
 //! Request bodies: bounded always, and compared with the digest that was signed.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use dunlin_auth::{AuthError, ExpectedBody};
+use http::StatusCode;
 use http::header::EXPECT;
 use http::request::Parts;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::Problem;
 use crate::{Body, BoxError};
@@ -20,17 +23,65 @@ use crate::{Body, BoxError};
 const DRAIN_BYTES_MAX: usize = 16 << 20;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Reads a whole body.
-pub(super) async fn collected(body: Incoming, limit: usize, signed: Option<ExpectedBody>) -> Result<Bytes, Problem> {
-    let mut body = Checked::new(body, limit, signed);
-    let Some(first) = next(&mut body).await? else { return Ok(Bytes::new()) };
-    let Some(second) = next(&mut body).await? else { return Ok(first) };
-    let mut whole = BytesMut::from(first);
-    whole.extend_from_slice(&second);
-    while let Some(data) = next(&mut body).await? {
-        whole.extend_from_slice(&data);
+/// The memory that bodies held whole may take together, in KiB.
+pub(crate) struct Room(Arc<Semaphore>);
+
+/// One body's part of the room; gives it back when dropped.
+pub(super) type Share = OwnedSemaphorePermit;
+
+/// A body is in memory as such, as the event made of it, and on its way to the guest.
+const COPIES: usize = 3;
+
+impl Room {
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new((bytes >> 10).min(Semaphore::MAX_PERMITS))))
     }
-    Ok(whole.freeze())
+
+    /// Makes `share` large enough for a body of `bytes`. Never waits: two bodies that wait for each other would do so
+    /// for ever.
+    fn grow(&self, share: &mut Option<Share>, bytes: usize) -> Result<(), Problem> {
+        let needed = bytes.div_ceil(1 << 10) * COPIES;
+        let held = share.as_ref().map_or(0, Share::num_permits);
+        if needed <= held {
+            return Ok(());
+        }
+        let more = u32::try_from(needed - held).unwrap_or(u32::MAX);
+        let more = Arc::clone(&self.0).try_acquire_many_owned(more).map_err(|_| {
+            let message = "the platform has no memory for more bodies of this size now";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "ResourceThrottled", message).closing()
+        })?;
+        match share {
+            Some(share) => share.merge(more),
+            None => *share = Some(more),
+        }
+        Ok(())
+    }
+}
+
+/// Reads a whole body. The share is the caller's to hold for as long as something made of the body is in memory.
+pub(super) async fn collected(
+    room: &Room,
+    body: Incoming,
+    limit: usize,
+    signed: Option<ExpectedBody>,
+) -> Result<(Bytes, Option<Share>), Problem> {
+    let mut body = Checked::new(body, limit, signed);
+    let mut share = None;
+    let Some(first) = next(&mut body).await? else { return Ok((Bytes::new(), share)) };
+    room.grow(&mut share, first.len())?;
+    let Some(second) = next(&mut body).await? else { return Ok((first, share)) };
+    let mut whole = BytesMut::from(first);
+    let mut data = Some(second);
+    while let Some(part) = data {
+        if let Err(full) = room.grow(&mut share, whole.len() + part.len()) {
+            drop((whole, share));
+            rest(&mut body.body, limit).await;
+            return Err(full);
+        }
+        whole.extend_from_slice(&part);
+        data = next(&mut body).await?;
+    }
+    Ok((whole.freeze(), share))
 }
 
 async fn next(body: &mut Checked) -> Result<Option<Bytes>, Problem> {

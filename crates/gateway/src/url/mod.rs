@@ -33,14 +33,18 @@ use crate::doors::Doors;
 use crate::error::Problem;
 use crate::host::Host;
 
+pub(crate) use body::Room;
+
 /// The function URLs behind one door.
 pub(crate) struct FunctionUrls<'a> {
     pub(crate) doors: &'a Doors,
+    pub(crate) room: &'a Room,
 }
 
 /// What is known of a request once its trigger was found.
 struct Hit<'a> {
     doors: &'a Doors,
+    room: &'a Room,
     request_id: &'a RequestId,
     host: &'a Host,
     peer: IpAddr,
@@ -68,6 +72,7 @@ impl FunctionUrls<'_> {
             let trigger = &trigger.value;
             let hit = Hit {
                 doors: self.doors,
+                room: self.room,
                 request_id: &request_id,
                 host,
                 peer: peer.to_canonical(),
@@ -112,11 +117,12 @@ impl Hit<'_> {
             log_type: if caller.is_some() { log_type } else { LogType::None },
         };
         let passes = self.function.value.config.runtime.language() == Language::Custom;
-        let payload = if passes {
-            Payload::Http(pass::request(self, head.clone(), body::streamed(body, limit, caller)))
+        let (payload, _share) = if passes {
+            (Payload::Http(pass::request(self, head.clone(), body::streamed(body, limit, caller))), None)
         } else {
-            let body = body::collected(body, limit, caller).await?;
-            Payload::Event(event::event(self, &head, &body)?)
+            let (body, share) = body::collected(self.room, body, limit, caller).await?;
+            // The share is held until the call has ended: so long the event is in memory.
+            (Payload::Event(event::event(self, &head, &body)?), share)
         };
         let reply = self.doors.calls.call(invocation, payload).await?;
         self.answer(reply, &head.method)

@@ -135,3 +135,25 @@ async fn what_outlives_the_grace_is_cut_off_and_counted() {
     door.house.started.acquire().await.expect("never closed").forget();
     assert_eq!(door.close().await, Closed { interrupted: 1 });
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_beyond_the_doors_memory_are_refused_until_there_is_room_again() {
+    let config = Config { body_bytes_in_flight_max: 512 << 10, ..Config::default() };
+    let door = open_with(Script::Hang, "python3.10", ANYBODY, config, Limits::default()).await;
+    let body = "x".repeat(100 << 10);
+    let request = format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let mut first = door.connect().await;
+    first.write_all(request.as_bytes()).await.expect("the door listens");
+    door.house.started.acquire().await.expect("never closed").forget();
+    // The first is held while its function runs, so there is no room for a second.
+    let mut second = door.connect().await;
+    second.write_all(request.as_bytes()).await.expect("the door listens");
+    let refused = Answered::parse(&read_to_end(&mut second).await);
+    assert_eq!((refused.status, refused.code().as_str()), (503, "ResourceThrottled"));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    drop(first);
+    door.house.dropped.acquire().await.expect("never closed").forget();
+    let mut third = door.connect().await;
+    third.write_all(request.as_bytes()).await.expect("the door listens");
+    door.house.started.acquire().await.expect("never closed").forget();
+}
