@@ -157,7 +157,8 @@ calls = {
     "io_uring_setup": (425, 1, 0),
     "keyctl": (250, 0, 0, 0),
     "add_key": (248, 0, 0, 0, 0, 0),
-    "ptrace": (101, 0, 0, 0, 0),
+    # Not TRACEME: where it works, the next signal stops the probe for good.
+    "ptrace": (101, 1, 0, 0, 0),
     "process_vm_readv": (310, 1, 0, 0, 0, 0, 0),
     "pidfd_getfd": (438, 0, 0, 0),
     "userfaultfd": (323, 0),
