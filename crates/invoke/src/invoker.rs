@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use dunlin_model::{
-    Function, FunctionError, FunctionKey, Invocation, Language, LogType, Origin, Outcome, Phases, Qualifier, Revision,
+    Function, FunctionError, FunctionKey, Invocation, LogType, Origin, Outcome, Phases, Protocol, Qualifier, Revision,
 };
 use dunlin_pool::{InstanceSpec, Lease, LeaseError, Pool, StartFailure, StartOutput};
 use dunlin_runtime::{Answer, Answered, CallContext, CallError, Failed, HttpBase, Payload, StartError};
@@ -340,7 +340,7 @@ impl Run<'_> {
         let StartFailure { instance, phases, source, memory_peak_bytes, output } = failure;
         self.output = output;
         self.account.not_started(instance, phases, waited, memory_peak_bytes);
-        let custom = self.spec.function().config.runtime.language() == Language::Custom;
+        let custom = self.spec.function().config.runtime.protocol() == Protocol::Http;
         match &*source {
             StartError::Function(error) => self.init_failed(Outcome::InitFailed, error.clone()),
             StartError::TimedOut => {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::ids::{Crc64, Digest, FunctionName};
 use crate::limits::{InvalidField, Limits};
-use crate::runtime_name::{Language, Runtime};
+use crate::runtime_name::Runtime;
 
 /// Everything the owner can set, in the wire's spelling (contract section 4.2). A member that was never set stays
 /// absent when it is read back.
@@ -361,10 +361,7 @@ impl FunctionConfig {
     /// Calls at a time in one instance.
     #[must_use]
     pub fn concurrency_in_force(&self) -> u32 {
-        match self.runtime.language() {
-            Language::Custom => self.instance_concurrency.and_then(|n| u32::try_from(n).ok()).unwrap_or(1).max(1),
-            Language::Python | Language::Node => 1,
-        }
+        self.instance_concurrency.and_then(|n| u32::try_from(n).ok()).unwrap_or(1).max(1)
     }
 
     /// The initializer, if one is set.

@@ -30,6 +30,6 @@ pub use ids::{
 pub use invocation::{AttemptToken, ErrorType, FunctionError, Invocation, LogType, Origin};
 pub use limits::{InvalidField, Limits};
 pub use record::{Outcome, Phases, Record};
-pub use runtime_name::{Language, Runtime};
+pub use runtime_name::{Language, Protocol, Runtime};
 pub use scope::AccountScope;
 pub use trigger::{AuthType, CorsConfig, HttpTriggerConfig, Method, Trigger};

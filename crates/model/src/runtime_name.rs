@@ -6,12 +6,48 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Language {
-    /// CPython, by fork from a zygote.
+    /// CPython.
     Python,
     /// Node.js.
     Node,
+    /// The Java virtual machine.
+    Java,
+    /// PHP.
+    Php,
+    /// A program that fetches its calls from the vendor's runtime API, as the vendor's Go library does.
+    Go,
+    /// A program that fetches its calls from the AWS Lambda runtime API.
+    Provided,
+    /// A WebAssembly module or component.
+    Wasm,
     /// An HTTP server the user brings.
     Custom,
+}
+
+/// How the platform speaks with what serves a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// A bootstrap of ours, in frames on a descriptor (`docs/design/wire.md`).
+    Frames,
+    /// The program asks for its calls over HTTP.
+    RuntimeApi,
+    /// The program is asked over HTTP.
+    Http,
+    /// Nobody is spoken with: the module runs in the platform's own process.
+    Module,
+}
+
+impl Language {
+    /// How instances of this language are spoken with.
+    #[must_use]
+    pub fn protocol(self) -> Protocol {
+        match self {
+            Self::Python | Self::Node | Self::Java | Self::Php => Protocol::Frames,
+            Self::Go | Self::Provided => Protocol::RuntimeApi,
+            Self::Wasm => Protocol::Module,
+            Self::Custom => Protocol::Http,
+        }
+    }
 }
 
 /// A runtime as the user named it, for example `python3.10`.
@@ -65,6 +101,12 @@ impl Runtime {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// How instances are spoken with.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.language().protocol()
     }
 
     /// The language that serves it.

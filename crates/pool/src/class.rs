@@ -9,9 +9,11 @@ use dunlin_sandbox::{CellKind, Net};
 pub enum Program {
     /// A fork of the Python zygote.
     Python,
-    /// Node, whose heap is fixed when it boots: pooled by memory class.
-    Node {
-        /// The class in MB; see [`node_class_mb`].
+    /// A bootstrap that is started ahead of need. One whose heap is fixed when it boots is pooled by memory class.
+    Bootstrap {
+        /// Which one.
+        language: Language,
+        /// The class in MB; see [`class_mb`]. 0 where it does not matter.
         memory_mb: u32,
     },
     /// The launcher, waiting for the user's own program.
@@ -27,14 +29,14 @@ pub struct Class {
     pub net: Net,
 }
 
-/// The smallest Node class.
-const NODE_CLASS_MIN_MB: u32 = 128;
+/// The smallest memory class.
+const CLASS_MIN_MB: u32 = 128;
 
-/// The memory class of a Node function: the largest power of two that is not above its memory, so that the heap chosen
+/// The memory class of a function: the largest power of two that is not above its memory, so that the heap chosen
 /// at boot always fits into the limit set at bind.
 #[must_use]
-pub(crate) fn node_class_mb(memory_mb: u32) -> u32 {
-    let memory_mb = memory_mb.max(NODE_CLASS_MIN_MB);
+pub(crate) fn class_mb(memory_mb: u32) -> u32 {
+    let memory_mb = memory_mb.max(CLASS_MIN_MB);
     1 << memory_mb.ilog2()
 }
 
@@ -60,10 +62,12 @@ impl Class {
     /// The class that a function's instances are made from.
     #[must_use]
     pub fn of(config: &FunctionConfig) -> Self {
+        let memory_mb = class_mb(u32::try_from(config.memory_size).unwrap_or(0));
         let program = match config.runtime.language() {
             Language::Python => Program::Python,
-            Language::Node => Program::Node { memory_mb: node_class_mb(u32::try_from(config.memory_size).unwrap_or(0)) },
-            Language::Custom => Program::Launcher,
+            language @ Language::Node => Program::Bootstrap { language, memory_mb },
+            language @ (Language::Java | Language::Php) => Program::Bootstrap { language, memory_mb: 0 },
+            Language::Go | Language::Provided | Language::Wasm | Language::Custom => Program::Launcher,
         };
         let net = if config.internet_access { Net::Internet } else { Net::Loopback };
         Self { program, net }
@@ -74,7 +78,7 @@ impl Class {
     pub fn cell_kind(self) -> CellKind {
         match self.program {
             Program::Python => CellKind::Python,
-            Program::Node { .. } | Program::Launcher => CellKind::Launcher,
+            Program::Bootstrap { .. } | Program::Launcher => CellKind::Launcher,
         }
     }
 
@@ -83,7 +87,7 @@ impl Class {
     pub fn boot_plan(self) -> BootPlan {
         match self.program {
             Program::Python => BootPlan::Zygote,
-            Program::Node { memory_mb } => BootPlan::Node { memory_mb },
+            Program::Bootstrap { language, memory_mb } => BootPlan::Bootstrap { language, memory_mb },
             Program::Launcher => BootPlan::Custom,
         }
     }
@@ -93,7 +97,7 @@ impl Class {
     pub fn stock_min(self) -> usize {
         match self.program {
             Program::Python => 2,
-            Program::Node { .. } | Program::Launcher => 1,
+            Program::Bootstrap { .. } | Program::Launcher => 1,
         }
     }
 
@@ -102,7 +106,7 @@ impl Class {
     pub fn stock_max(self) -> usize {
         match self.program {
             Program::Python => 16,
-            Program::Node { .. } => 6,
+            Program::Bootstrap { .. } => 6,
             Program::Launcher => 8,
         }
     }
@@ -112,7 +116,7 @@ impl Class {
     pub fn waiting_bytes(self) -> u64 {
         match self.program {
             Program::Python => 2 << 20,
-            Program::Node { .. } => 8 << 20,
+            Program::Bootstrap { .. } => 8 << 20,
             Program::Launcher => 1 << 20,
         }
     }
@@ -122,7 +126,7 @@ impl Class {
     pub fn instance_bytes(self) -> u64 {
         match self.program {
             Program::Python => 12 << 20,
-            Program::Node { .. } => 48 << 20,
+            Program::Bootstrap { .. } => 48 << 20,
             Program::Launcher => 32 << 20,
         }
     }
@@ -133,11 +137,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_class_never_exceeds_the_functions_memory() {
+    fn a_memory_class_never_exceeds_the_functions_memory() {
         for (memory, class) in
             [(128, 128), (192, 128), (256, 256), (320, 256), (1023, 512), (1024, 1024), (3072, 2048), (32_768, 32_768)]
         {
-            assert_eq!(node_class_mb(memory), class, "{memory}");
+            assert_eq!(class_mb(memory), class, "{memory}");
         }
     }
 }

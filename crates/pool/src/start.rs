@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_model::{ErrorType, FunctionConfig, FunctionError, Language, Phases, RequestId};
+use dunlin_model::{ErrorType, FunctionConfig, FunctionError, Phases, Protocol, RequestId};
 use dunlin_runtime::{CallContext, CallError, Failed, LoadSpec, StartError};
 use dunlin_sandbox::{Bind, BindError, MakeError};
 use jiff::Timestamp;
@@ -91,9 +91,9 @@ async fn run_start(
     phases.bind = clock.lap();
     bound?;
 
-    let patience = match config.runtime.language() {
-        Language::Custom => pool.config.custom_start_timeout,
-        Language::Python | Language::Node => pool.config.load_timeout,
+    let patience = match config.runtime.protocol() {
+        Protocol::Http | Protocol::RuntimeApi => pool.config.custom_start_timeout,
+        Protocol::Frames | Protocol::Module => pool.config.load_timeout,
     };
     let spec = LoadSpec {
         instance: slot.id.clone(),

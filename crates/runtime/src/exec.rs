@@ -1,6 +1,6 @@
 //! What the launcher is told to become.
 
-use dunlin_model::CustomRuntimeConfig;
+use dunlin_model::{CustomRuntimeConfig, Language};
 
 use crate::context::{self, CODE_PATH};
 use crate::guest::LoadSpec;
@@ -30,12 +30,23 @@ impl ExecFailure {
     }
 }
 
+/// The bootstrap of a language that is spoken with in frames and does not come out of a zygote.
+///
+/// # Panics
+/// For a language without such a bootstrap; `pool`'s classes name none.
+pub(crate) fn bootstrap(language: Language, memory_mb: u32) -> Program {
+    match language {
+        Language::Node => node(memory_mb),
+        other => unreachable!("{other:?} has no bootstrap to start"),
+    }
+}
+
 /// Node's bootstrap, with a heap that leaves room in an instance of `memory_mb` for what is not the heap.
 ///
 /// The limit is fixed when Node starts, before anybody knows which function it will serve; V8 without one sizes its
 /// heap by the machine and is killed for garbage it would have collected. Nothing of the platform's environment goes
 /// in: `NODE_EXTRA_CA_CERTS` alone would triple the time to start.
-pub(crate) fn node(memory_mb: u32) -> Program {
+fn node(memory_mb: u32) -> Program {
     // Node itself takes about 45 MB, which weighs most in the small classes.
     let old_space_mb = (memory_mb * 3 / 4).min(memory_mb.saturating_sub(48)).max(64);
     let old_space = format!("--max-old-space-size={old_space_mb}");

@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dunlin_model::{CellId, ErrorType, Function, FunctionError, InstanceId, Language, LifecycleHook, RequestId, VersionKey};
+use dunlin_model::{
+    CellId, ErrorType, Function, FunctionError, InstanceId, Language, LifecycleHook, Protocol, RequestId, VersionKey,
+};
 use dunlin_sandbox::{Cell, Ended, Sandboxes};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -33,9 +35,11 @@ const END_GRACE: Duration = Duration::from_secs(2);
 pub enum BootPlan {
     /// Forked from the Python zygote: it says `Ready` by itself.
     Zygote,
-    /// The launcher is told to start Node's bootstrap, with a heap for instances of `memory_mb`.
-    Node {
-        /// The memory class, in MB.
+    /// The launcher is told to start a language's bootstrap, which says `Ready`.
+    Bootstrap {
+        /// Which one.
+        language: Language,
+        /// The memory class in MB, for a heap that is fixed at boot; 0 where it does not matter.
         memory_mb: u32,
     },
     /// Nothing yet: the program comes with the code.
@@ -102,8 +106,8 @@ impl Guest {
             match plan {
                 BootPlan::Custom => return Ok(Greeting::Ready),
                 BootPlan::Zygote => {}
-                BootPlan::Node { memory_mb } => {
-                    let program = exec::node(memory_mb);
+                BootPlan::Bootstrap { language, memory_mb } => {
+                    let program = exec::bootstrap(language, memory_mb);
                     guest.channel.exec(true, &program.head, &program.body).await?;
                 }
             }
@@ -143,7 +147,7 @@ impl Guest {
         let output = &self.watched.output;
         output.open(spec.instance.clone(), Arc::clone(&spec.logs));
         let in_flight = InFlight::begin(output, &spec.request, true);
-        let builtin = spec.function.config.runtime.language() != Language::Custom;
+        let builtin = spec.function.config.runtime.protocol() == Protocol::Frames;
         let result =
             if builtin { self.load_builtin(spec, deadline).await } else { self.load_custom(sandboxes, spec, deadline).await };
         let log_tail = in_flight.end();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{CustomRuntimeConfig, FunctionConfig, LifecycleHook, Tag};
 use crate::limits::{InvalidField, Limits};
-use crate::runtime_name::Language;
+use crate::runtime_name::{Language, Protocol};
 
 impl FunctionConfig {
     /// Checks every member against `limits`.
@@ -49,7 +49,7 @@ impl FunctionConfig {
         }
         if let Some(concurrency) = self.instance_concurrency {
             within("instanceConcurrency", concurrency, (1, limits.concurrency_max))?;
-            if concurrency > 1 && self.runtime.language() != Language::Custom {
+            if concurrency > 1 && self.runtime.protocol() != Protocol::Http {
                 return wrong(
                     "instanceConcurrency",
                     format!("must be 1 for runtime '{}' (actual: {concurrency})", self.runtime.as_str()),
@@ -83,10 +83,12 @@ impl FunctionConfig {
         if self.handler.len() > 128 || self.handler.chars().any(char::is_control) {
             return Err(InvalidField::new("handler", "must be at most 128 characters without control characters"));
         }
-        if self.runtime.language() == Language::Custom {
-            return Ok(());
+        match self.runtime.language() {
+            Language::Python | Language::Node | Language::Php => check_handler_form("handler", &self.handler),
+            Language::Java => check_java_handler("handler", &self.handler),
+            Language::Go | Language::Wasm => check_program(&self.handler),
+            Language::Custom | Language::Provided => Ok(()),
         }
-        check_handler_form("handler", &self.handler)
     }
 }
 
@@ -104,6 +106,27 @@ fn check_handler_form(field: &str, handler: &str) -> Result<(), InvalidField> {
             field,
             format!("must have the form 'file.function', for example 'index.handler' (actual: {handler:?})"),
         ))
+    }
+}
+
+fn check_java_handler(field: &str, handler: &str) -> Result<(), InvalidField> {
+    let name = |text: &str, dots: bool| {
+        !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '$') || (dots && c == '.'))
+    };
+    if handler.split_once("::").is_some_and(|(class, method)| name(class, true) && name(method, false)) {
+        Ok(())
+    } else {
+        let form = "must have the form 'package.Class::method', for example 'example.App::handleRequest'";
+        Err(InvalidField::new(field, format!("{form} (actual: {handler:?})")))
+    }
+}
+
+/// The name of a file in the package.
+fn check_program(handler: &str) -> Result<(), InvalidField> {
+    if !handler.starts_with('/') && handler.split('/').all(|part| !part.is_empty() && part != "." && part != "..") {
+        Ok(())
+    } else {
+        Err(InvalidField::new("handler", format!("must name a file in the package, for example 'main' (actual: {handler:?})")))
     }
 }
 

@@ -73,7 +73,7 @@ async fn run(case: &Case, language: Language) -> Result<(), String> {
     let _process = stand_in::start(language, inside, code.path().to_owned(), fake.clone());
     let plan = match language {
         Language::Python => BootPlan::Zygote,
-        Language::Node => BootPlan::Node { memory_mb: 128 },
+        Language::Node => BootPlan::Bootstrap { language: dunlin_model::Language::Node, memory_mb: 128 },
         Language::Custom => BootPlan::Custom,
     };
     let guest = Guest::boot(cell, plan, Instant::now() + PATIENCE).await.map_err(|error| format!("boot: {error}"))?;
