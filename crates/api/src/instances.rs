@@ -109,6 +109,8 @@ fn respond(reply: Reply) -> Response<Body> {
     let body = match reply.result {
         Ok(Answer::Event(bytes)) => full(bytes),
         Ok(Answer::Http(response)) => response.into_body(),
+        // An event is no request that could ask for another protocol.
+        Ok(Answer::Upgraded(..)) => full(bytes::Bytes::new()),
         Err(error) => {
             headers.insert("x-fc-error-type", HeaderValue::from_static(error.error_type.as_str()));
             full(error.body.into())

@@ -50,7 +50,13 @@ impl Dispatch {
             Err(problem) => return problem.response(&RequestId::random()),
         };
         if let Some(prefix) = host.name().strip_suffix(&self.url_suffix) {
+            // A function's own server may agree to another protocol.
             return FunctionUrls { doors: &self.doors, room: &self.room }.call(prefix, &host, request, peer.remote.ip()).await;
+        }
+        if request.headers().contains_key(UPGRADE) {
+            return Problem::invalid("a change of protocol is not served here; leave the Upgrade header out")
+                .closing()
+                .response(&RequestId::random());
         }
         let own = self.is_own(&host, peer);
         let path = request.uri().path();
@@ -119,9 +125,6 @@ fn check(request: &mut Request<Incoming>) -> Result<Host, Problem> {
     }
     if !request.uri().path().starts_with('/') {
         return Err(Problem::invalid("the request target is not a path").closing());
-    }
-    if request.headers().contains_key(UPGRADE) {
-        return Err(Problem::invalid("a change of protocol is not served; leave the Upgrade header out").closing());
     }
     if request.headers().get(EXPECT).is_some_and(|expected| !expected.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         return Err(

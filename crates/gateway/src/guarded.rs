@@ -16,11 +16,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
+use dunlin_runtime::Tunnel;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::config::Config;
 use crate::framing::{Framing, HeadLimits, Step, Violation};
+use crate::url::Handover;
 
 /// What hyper reads in place of a head that broke a rule.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: -\r\nconnection: close\r\n\r\n";
@@ -33,10 +35,23 @@ const LINGER: (Duration, usize) = (Duration::from_secs(1), 256 << 10);
 #[derive(Debug, Default)]
 pub(crate) struct Connection {
     requests: AtomicU64,
+    /// What the connection becomes after the answer at hand.
+    handover: OnceLock<Handover>,
     refused: OnceLock<(u64, Violation)>,
 }
 
 impl Connection {
+    /// Notes that the answer at hand changes the protocol.
+    pub(crate) fn hand_over(&self, handover: Handover) {
+        // hyper reads no request behind one that it answers with 101.
+        let _ = self.handover.set(handover);
+    }
+
+    /// The tunnel that the connection has become, once.
+    pub(crate) fn tunnel(&self) -> Option<Tunnel> {
+        self.handover.get()?.take()
+    }
+
     /// Counts a request that hyper handed on; the reason when it is the one that stands for a broken head.
     pub(crate) fn next_request(&self) -> Option<Violation> {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
@@ -97,6 +112,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
             body_patience: config.body_patience,
             write_patience: config.write_patience,
         }
+    }
+
+    /// The bare socket, with what it has said already before it: `read` by hyper and what waits here. Nothing when a
+    /// head was refused meanwhile: what the client said is not known any more.
+    pub(crate) fn into_raw(self, read: &[u8]) -> Option<Raw<S>> {
+        if self.shut {
+            return None;
+        }
+        let mut said = BytesMut::from(read);
+        said.extend_from_slice(&self.inbox);
+        Some(Raw { socket: self.socket, said, write: self.write, write_patience: self.write_patience })
     }
 
     /// Ends the connection so that the client can still read the last answer: a socket that is closed over unread
@@ -194,14 +220,52 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Guarded<S> {
-    fn written<T>(&mut self, polled: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+impl Patience {
+    /// Lets a write wait for the client so long and no longer.
+    fn written<T>(&mut self, polled: Poll<io::Result<T>>, limit: Duration, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
-            self.write.reset();
+            self.reset();
             return polled;
         }
-        ready!(self.write.poll(self.write_patience, context));
+        ready!(self.poll(limit, context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take the answer")))
+    }
+}
+
+/// A connection after a change of protocol. Its bytes mean nothing to the door; its client must still take what is
+/// written.
+pub(crate) struct Raw<S> {
+    socket: S,
+    said: BytesMut,
+    write: Patience,
+    write_patience: Duration,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Raw<S> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.said.is_empty() {
+            return Pin::new(&mut this.socket).poll_read(context, space);
+        }
+        let handed = this.said.len().min(space.remaining());
+        space.put_slice(&this.said.split_to(handed));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Raw<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.socket).poll_write(context, bytes);
+        this.write.written(polled, this.write_patience, context)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(context)
     }
 }
 
@@ -209,7 +273,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.socket).poll_write(context, bytes);
-        this.written(polled, context)
+        this.write.written(polled, this.write_patience, context)
     }
 
     fn poll_write_vectored(
@@ -219,7 +283,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.socket).poll_write_vectored(context, bytes);
-        this.written(polled, context)
+        this.write.written(polled, this.write_patience, context)
     }
 
     fn is_write_vectored(&self) -> bool {

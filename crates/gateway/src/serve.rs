@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::dispatch::{Dispatch, Peer};
 use crate::doors::Doors;
 use crate::guarded::{Connection, Guarded};
+use crate::url::Handover;
 
 /// Most clients without room that are listened to at a time.
 const TURNED_AWAY_MAX: usize = 64;
@@ -173,6 +174,7 @@ impl Host {
         };
         let connection = Arc::new(Connection::default());
         let io = TokioIo::new(Guarded::new(socket, Arc::clone(&connection), &self.config));
+        let shared = Arc::clone(&connection);
         let service = Requests { dispatch: self.dispatch, connection, peer: Peer { remote: peer, local } };
         let mut http = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -194,10 +196,20 @@ impl Host {
                 }
             }
         };
-        if let Err(error) = ended {
-            tracing::debug!(%error, %peer, "connection ended");
+        let parts = http.into_parts();
+        let io = parts.io.into_inner();
+        match (ended, shared.tunnel()) {
+            (Ok(()), Some(tunnel)) => {
+                if let Some(raw) = io.into_raw(&parts.read_buf) {
+                    tunnel.carry(raw).await;
+                }
+            }
+            (Ok(()), None) => io.close().await,
+            (Err(error), _) => {
+                tracing::debug!(%error, %peer, "connection ended");
+                io.close().await;
+            }
         }
-        http.into_parts().io.into_inner().close().await;
         drop(permit);
     }
 }
@@ -216,12 +228,16 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let refused = self.connection.next_request();
-        let (dispatch, peer) = (Arc::clone(&self.dispatch), self.peer);
+        let (dispatch, connection, peer) = (Arc::clone(&self.dispatch), Arc::clone(&self.connection), self.peer);
         Box::pin(async move {
-            Ok(match refused {
+            let mut response = match refused {
                 Some(violation) => dispatch.refuse(violation),
                 None => dispatch.request(request, peer).await,
-            })
+            };
+            if let Some(handover) = response.extensions_mut().remove::<Handover>() {
+                connection.hand_over(handover);
+            }
+            Ok(response)
         })
     }
 }

@@ -1,6 +1,8 @@
-//! A streamed answer: the call is over when its body is.
+//! Bodies that stream through the desk: an answer, whose end is the call's end, and a request, which is counted.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -71,6 +73,41 @@ impl http_body::Body for Streamed {
 
     fn is_end_stream(&self) -> bool {
         self.over
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Passes a request's body on and counts it.
+pub(crate) struct Counted {
+    inner: Body,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Counted {
+    /// Adds what passes to `bytes`.
+    pub(crate) fn wrap(inner: Body, bytes: Arc<AtomicU64>) -> Body {
+        Body::new(Self { inner, bytes })
+    }
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let frame = std::task::ready!(Pin::new(&mut this.inner).poll_frame(context));
+        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref) {
+            this.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::answer::Streamed;
+use crate::answer::{Counted, Streamed};
 use crate::run::{Account, timeout_of};
 use crate::text::{self, Tail};
 use crate::{OutcomeSink, Refusal, Reply, Throttled};
@@ -105,10 +105,8 @@ impl Invoker {
         let spec = self.inner.resolve(&invocation)?;
         let bytes_in = match &payload {
             Payload::Event(event) => event.len(),
-            Payload::Http(request) => {
-                use http_body::Body as _;
-                request.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0)
-            }
+            // Counted while it streams.
+            Payload::Http(_) => 0,
         };
         let config = &self.inner.config;
         let limit = if invocation.origin == Origin::Http { config.wrapped_bytes_max } else { config.payload_bytes_max };
@@ -117,7 +115,11 @@ impl Invoker {
         }
         let sink = Arc::clone(&self.inner.sink);
         let version = spec.key().version.clone();
-        let account = Account::open(sink, &invocation, spec.function(), &version, bytes_in as u64, presence);
+        let mut account = Account::open(sink, &invocation, spec.function(), &version, bytes_in as u64, presence);
+        let payload = match payload {
+            Payload::Http(request) => Payload::Http(request.map(|body| Counted::wrap(body, account.counts_bytes_in()))),
+            event @ Payload::Event(_) => event,
+        };
         Run { inner: &self.inner, invocation, spec, account, dead: 0, output: StartOutput::default() }.run(payload).await
     }
 
@@ -273,6 +275,10 @@ impl Run<'_> {
             Answer::Http(response) => {
                 let account = self.account;
                 Answer::Http(response.map(|body| Streamed::wrap(body, account, deadline)))
+            }
+            Answer::Upgraded(head, tunnel) => {
+                let mut account = self.account;
+                Answer::Upgraded(head, tunnel.on_end(move |carried| account.close_tunnel(carried)))
             }
         });
         reply

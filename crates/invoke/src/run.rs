@@ -1,10 +1,12 @@
 //! The account of one call: what is known about it so far, and the one record it leaves.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dunlin_model::{Function, InstanceId, Invocation, Outcome, Phases, Record};
+use dunlin_model::{Function, InstanceId, Invocation, Outcome, Phases, Protocol, Record};
 use dunlin_pool::Lease;
+use dunlin_runtime::{Carried, TunnelEnd};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -25,6 +27,10 @@ pub(crate) struct Account {
     /// Whether the instance is of no use when the call is dropped now: its handler has not answered.
     unanswered: bool,
     written: bool,
+    /// Whether the instance is a server of the user's own that takes several calls at a time.
+    serves_several: bool,
+    /// Bytes of a request's body that have streamed in so far.
+    streamed_in: Option<Arc<AtomicU64>>,
     _presence: Presence,
 }
 
@@ -75,6 +81,8 @@ impl Account {
             called: None,
             unanswered: false,
             written: false,
+            serves_several: config.runtime.protocol() == Protocol::Http && config.concurrency_in_force() > 1,
+            streamed_in: None,
             _presence: presence,
         }
     }
@@ -138,6 +146,11 @@ impl Account {
         self.phases.handler = self.timeout;
     }
 
+    /// Where the bytes of a request's body are counted while they stream in.
+    pub(crate) fn counts_bytes_in(&mut self) -> Arc<AtomicU64> {
+        Arc::clone(self.streamed_in.get_or_insert_default())
+    }
+
     pub(crate) fn add_bytes_out(&mut self, bytes: usize) {
         self.record.bytes_out += bytes as u64;
     }
@@ -181,6 +194,9 @@ impl Account {
             | Outcome::InitFailed
             | Outcome::Cancelled => phases.billed_ms(),
         };
+        if let Some(streamed) = &self.streamed_in {
+            record.bytes_in += streamed.load(Ordering::Relaxed);
+        }
         record.outcome = outcome;
         record.error_type = error_type.map(str::to_owned);
         self.sink.record(record.clone());
@@ -202,6 +218,19 @@ impl Account {
     }
 }
 
+impl Account {
+    /// For a connection that changed its protocol: it is closed.
+    pub(crate) fn close_tunnel(&mut self, carried: Carried) {
+        self.record.bytes_in += carried.bytes_in;
+        self.record.bytes_out += carried.bytes_out;
+        match carried.end {
+            TunnelEnd::Closed => self.close_stream(Outcome::Succeeded, None),
+            TunnelEnd::TimedOut => self.close_stream(Outcome::TimedOut, Some("FunctionTimeoutError")),
+            TunnelEnd::Exited => self.close_stream(Outcome::Exited, Some("FunctionUnhandledError")),
+        }
+    }
+}
+
 impl Drop for Account {
     fn drop(&mut self) {
         if self.written {
@@ -209,7 +238,8 @@ impl Drop for Account {
         }
         // The caller went away.
         self.take_time();
-        if self.unanswered {
+        // A server that takes several calls at a time sees this one's connection close and goes on with the others.
+        if self.unanswered && !self.serves_several {
             self.discard();
         }
         self.close(Outcome::Cancelled, Some("ClientClosedRequest"));

@@ -29,6 +29,9 @@ impl From<crate::InvalidId> for InvalidField {
 pub struct Limits {
     /// Largest body of a synchronous call and of its answer, in bytes.
     pub payload_bytes_max: usize,
+    /// Largest body of a request that passes through to a function's own server and is never held, in bytes. The
+    /// contract has one limit for both; this one costs no memory.
+    pub streamed_bytes_max: usize,
     /// Largest inline code package, in bytes of the zip.
     pub code_bytes_max: usize,
     /// Largest sum of unpacked files of one package, in bytes.
@@ -69,6 +72,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             payload_bytes_max: 32 << 20,
+            streamed_bytes_max: 16 << 30,
             code_bytes_max: 100 << 20,
             unpacked_bytes_max: 1 << 30,
             unpacked_entries_max: 100_000,

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use dunlin_model::RequestId;
 
+use crate::tunnel::Tunnel;
+
 /// The error a streamed body ends with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -48,6 +50,8 @@ pub enum Answer {
     Event(Bytes),
     /// The response of the user's server. Its body is still running: the call ends when it ends or is dropped.
     Http(http::Response<Body>),
+    /// The user's server changed the protocol: its response's head, and the tunnel that is the call from now on.
+    Upgraded(http::Response<()>, Tunnel),
 }
 
 /// What a custom runtime's server said with `x-fc-status`, which counts for metrics only: an extension of the response
@@ -77,6 +81,7 @@ impl std::fmt::Debug for Answer {
         match self {
             Self::Event(result) => write!(f, "Event({} bytes)", result.len()),
             Self::Http(response) => write!(f, "Http({})", response.status()),
+            Self::Upgraded(..) => f.write_str("Upgraded"),
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::frame::ANSWER_BYTES_MAX;
 use crate::guest::{Cut, InFlight, LoadSpec, Watched};
 use crate::http_client::{Connection, Connections, SendError};
 use crate::http_headers;
+use crate::tunnel::{Tunnel, Upgrade};
 
 /// Bytes of a failing hook's response that go into the error message.
 const HOOK_BODY_BYTES_MAX: usize = 64 << 10;
@@ -45,6 +46,8 @@ pub(crate) struct Server {
     watched: Arc<Watched>,
     /// A call ran out of time: the server may still be busy with it.
     spent: Arc<AtomicBool>,
+    /// Whether the server takes several calls at a time, so that one that was given up is no reason to give it up.
+    concurrent: bool,
 }
 
 impl Server {
@@ -60,6 +63,7 @@ impl Server {
             health: custom.health_check_config.filter(|health| health.http_get_url.as_deref().is_some_and(|url| !url.is_empty())),
             watched,
             spent: Arc::default(),
+            concurrent: config.concurrency_in_force() > 1,
         }
     }
 
@@ -177,17 +181,25 @@ impl Server {
     ) -> Result<Answered, Failed<CallError>> {
         let in_flight = InFlight::begin(&self.watched.output, &call.request_id, call.capture_tail);
         let (mut head, body) = request.into_parts();
+        let upgrade = head.extensions.remove::<Upgrade>();
         head.version = http::Version::HTTP_11;
         head.extensions.clear();
         head.uri = head.uri.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()));
         http_headers::clean_request(&mut head.headers);
         http_headers::add_common(&mut head.headers, &self.common, call, "/http-invoke");
         head.headers.entry(header::HOST).or_insert_with(|| self.host.clone());
+        if let Some(Upgrade(protocol)) = &upgrade {
+            head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            head.headers.insert(header::UPGRADE, protocol.clone());
+        }
         let sent = async { self.connections.send(Request::from_parts(head, body)).await.map_err(Failure::Send) };
         let (response, connection) = match self.bounded(deadline, sent).await {
             Ok(sent) => sent,
             Err(error) => return Err(in_flight.fail(error)),
         };
+        if let Some(Upgrade(protocol)) = upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
+            return self.changed_protocol(response, &protocol, deadline, in_flight).await;
+        }
         let (mut head, incoming) = response.into_parts();
         if head.status.as_u16() < 200 || head.status.as_u16() > 599 {
             return Err(in_flight.fail(CallError::BadResponse(format!("status {}", head.status.as_u16()))));
@@ -211,6 +223,37 @@ impl Server {
             passed.extensions_mut().insert(crate::call::MarkedStatus(status));
         }
         Ok(Answered { answer: Answer::Http(passed), log_tail: Vec::new() })
+    }
+
+    /// The server agreed to another protocol.
+    async fn changed_protocol(
+        &self,
+        mut response: Response<Incoming>,
+        protocol: &HeaderValue,
+        deadline: Instant,
+        in_flight: InFlight,
+    ) -> Result<Answered, Failed<CallError>> {
+        let named = response.headers().get(header::UPGRADE);
+        if !named.is_some_and(|named| named.as_bytes().eq_ignore_ascii_case(protocol.as_bytes())) {
+            return Err(in_flight.fail(CallError::BadResponse("a change to a protocol that was not asked for".to_owned())));
+        }
+        let taken = hyper::upgrade::on(&mut response);
+        let failed = |error: hyper::Error| Failure::Body(error.to_string());
+        let server = match self.bounded(deadline, async { taken.await.map_err(failed) }).await {
+            Ok(server) => server,
+            Err(error) => return Err(in_flight.fail(error)),
+        };
+        let (mut head, _) = response.into_parts();
+        if let Err(bytes) = http_headers::clean_response(&mut head.headers) {
+            return Err(in_flight.fail(CallError::BadResponse(format!("response headers of {bytes} bytes"))));
+        }
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(header::UPGRADE, protocol.clone());
+        let mut passed = Response::new(());
+        *passed.status_mut() = head.status;
+        *passed.headers_mut() = head.headers;
+        let tunnel = Tunnel::new(server, deadline, in_flight, Arc::clone(&self.watched), Arc::clone(&self.spent));
+        Ok(Answered { answer: Answer::Upgraded(passed, tunnel), log_tail: Vec::new() })
     }
 
     /// A request the platform makes itself.
@@ -244,7 +287,7 @@ impl Server {
 
     /// Waits for the server, no longer than the deadline and the cell's life, and words what went wrong.
     async fn bounded<T>(&self, deadline: Instant, future: impl Future<Output = Result<T, Failure>>) -> Result<T, CallError> {
-        let mut unfinished = SpentUnlessFinished { spent: &self.spent, finished: false };
+        let mut unfinished = SpentUnlessFinished { spent: &self.spent, finished: self.concurrent };
         let result = self.watched.until(deadline, future).await;
         unfinished.finished = !matches!(result, Err(Cut::Deadline) | Ok(Err(Failure::TooLarge(_))));
         self.watched.peak.look();

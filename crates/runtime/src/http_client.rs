@@ -124,7 +124,7 @@ impl Connections {
         // Ends with the connection: when its handle is dropped, or the server closes it. Its error reaches whoever
         // waits for a response.
         tokio::spawn(async move {
-            let _ = driver.await;
+            let _ = driver.with_upgrades().await;
         });
         Ok(connection)
     }

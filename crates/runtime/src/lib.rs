@@ -35,8 +35,10 @@ mod http_client;
 mod http_headers;
 mod log;
 mod peak;
+mod tunnel;
 
 pub use call::{Answer, Answered, Body, BoxError, CallContext, HttpBase, MarkedStatus, Payload};
 pub use error::{BootError, CallError, Failed, StartError};
 pub use guest::{BootPlan, Guest, LoadSpec};
 pub use log::{LogLine, LogSink};
+pub use tunnel::{Carried, Tunnel, TunnelEnd, Upgrade};

@@ -147,7 +147,7 @@ impl Rig {
 fn event(answered: Answered) -> Vec<u8> {
     match answered.answer {
         Answer::Event(bytes) => bytes.to_vec(),
-        Answer::Http(_) => panic!("an event was sent"),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -13,7 +13,8 @@ use dunlin_model::{
     VersionKey,
 };
 use dunlin_runtime::{
-    Answer, BootPlan, CallContext, CallError, Guest, HttpBase, LoadSpec, LogLine, LogSink, MarkedStatus, Payload,
+    Answer, BootPlan, CallContext, CallError, Guest, HttpBase, LoadSpec, LogLine, LogSink, MarkedStatus, Payload, TunnelEnd,
+    Upgrade,
 };
 use dunlin_sandbox::testing::Fake;
 use dunlin_sandbox::{CellKind, Net, Sandboxes};
@@ -88,7 +89,7 @@ async fn send(
         guest.invoke(&call(), Payload::Http(request.body(body).unwrap()), deadline).await.map_err(|failed| failed.error)?;
     match answered.answer {
         Answer::Http(response) => Ok(response),
-        Answer::Event(_) => panic!("a request was sent"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -194,4 +195,70 @@ async fn a_status_that_is_none_is_a_bad_response() {
     let (guest, _fake) = guest(odd).await;
     let result = send(&guest, request("GET", "/"), "", soon()).await;
     assert!(matches!(result, Err(CallError::BadResponse(_))));
+}
+
+/// Agrees to whatever protocol is asked for, says back what it was asked with, and then echoes.
+fn agreeable(stream: TcpStream) {
+    std::thread::spawn(move || {
+        let mut stream = BufReader::new(stream);
+        let Some((lines, _)) = read(&mut stream) else { return };
+        let asked = lines.iter().find_map(|line| line.strip_prefix("upgrade: ")).unwrap_or("nothing").to_owned();
+        write!(
+            stream.get_mut(),
+            "HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: {asked}\r\nx-own: 1\r\n\r\nasked:{asked};"
+        )
+        .unwrap();
+        let mut piece = [0; 64];
+        while let Ok(bytes @ 1..) = stream.read(&mut piece) {
+            stream.get_mut().write_all(&piece[..bytes]).unwrap();
+        }
+    });
+}
+
+async fn upgraded(guest: &Guest, deadline: Instant) -> (http::Response<()>, dunlin_runtime::Tunnel) {
+    let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
+    let mut request = request("GET", "/chat").body(body).unwrap();
+    request.extensions_mut().insert(Upgrade("websocket".parse().unwrap()));
+    match guest.invoke(&call(), Payload::Http(request), deadline).await.unwrap().answer {
+        Answer::Upgraded(head, tunnel) => (head, tunnel),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_server_may_change_the_protocol_when_it_was_asked_to() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let (guest, _fake) = guest(agreeable).await;
+    let (head, tunnel) = upgraded(&guest, soon()).await;
+    assert_eq!((head.status().as_u16(), &head.headers()["upgrade"]), (101, &"websocket".parse().unwrap()));
+    assert_eq!(head.headers()["x-own"], "1");
+    let (mut caller, door) = tokio::io::duplex(1024);
+    let (told, heard) = tokio::sync::oneshot::channel();
+    let carried = tokio::spawn(tunnel.on_end(|carried| told.send(carried).unwrap()).carry(door));
+    caller.write_all(b"hello").await.unwrap();
+    let mut said = [0; 21];
+    caller.read_exact(&mut said).await.unwrap();
+    assert_eq!(&said, b"asked:websocket;hello");
+    drop(caller);
+    let carried = carried.await.unwrap();
+    assert_eq!((carried.bytes_in, carried.bytes_out, carried.end), (5, 21, TunnelEnd::Closed));
+    assert_eq!(heard.await.unwrap(), carried);
+    assert!(!guest.is_spent());
+}
+
+#[tokio::test]
+async fn a_tunnel_ends_at_the_deadline_of_its_call() {
+    let (guest, _fake) = guest(agreeable).await;
+    let (_, tunnel) = upgraded(&guest, Instant::now() + Duration::from_millis(200)).await;
+    let (_caller, door) = tokio::io::duplex(1024);
+    let carried = tokio::time::timeout(Duration::from_secs(60), tunnel.carry(door)).await.unwrap();
+    assert_eq!(carried.end, TunnelEnd::TimedOut);
+    assert!(guest.is_spent());
+}
+
+#[tokio::test]
+async fn a_change_of_protocol_that_nobody_asked_for_is_a_bad_response() {
+    let (guest, _fake) = guest(agreeable).await;
+    let result = send(&guest, request("GET", "/"), "", soon()).await;
+    assert!(matches!(result, Err(CallError::BadResponse(_))), "{result:?}");
 }

@@ -1,7 +1,7 @@
 //! Function URLs: an HTTP request becomes a call of the trigger's function (contract section 9).
 //!
 //! A built-in runtime gets the request as a JSON event and answers with one ([`event`], [`answer`]). A custom runtime gets the
-//! request itself and its response goes back, both streamed ([`pass`]).
+//! request itself and its response goes back, both streamed ([`pass`]), or the connection itself ([`upgrade`]).
 //!
 //! The order of the checks is the order of what they cost: the trigger, its switch, cross-origin, the method, sizes, the
 //! signature's head, and only then the body.
@@ -13,15 +13,17 @@ mod cors;
 mod event;
 mod fields;
 mod pass;
+mod upgrade;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use dunlin_auth::ExpectedBody;
 use dunlin_invoke::Reply;
-use dunlin_model::{Function, FunctionKey, Invocation, Language, LogType, Origin, Qualifier, RequestId, Trigger};
+use dunlin_model::{Function, FunctionKey, Invocation, LogType, Origin, Protocol, Qualifier, RequestId, Trigger};
 use dunlin_runtime::{Answer, Payload};
 use dunlin_store::Stored;
+use http::header::UPGRADE;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -34,6 +36,7 @@ use crate::error::Problem;
 use crate::host::Host;
 
 pub(crate) use body::Room;
+pub(crate) use upgrade::Handover;
 
 /// The function URLs behind one door.
 pub(crate) struct FunctionUrls<'a> {
@@ -116,9 +119,12 @@ impl Hit<'_> {
             // What a function prints is its owner's: a caller nobody knows does not get to read it.
             log_type: if caller.is_some() { log_type } else { LogType::None },
         };
-        let passes = self.function.value.config.runtime.language() == Language::Custom;
-        let (payload, _share) = if passes {
-            (Payload::Http(pass::request(self, head.clone(), body::streamed(body, limit, caller))), None)
+        let (payload, _share) = if self.passes() {
+            let mut request = pass::request(self, head.clone(), body::streamed(body, self.body_limit(), caller));
+            if let Some(protocol) = upgrade::asked_for(&head) {
+                request.extensions_mut().insert(protocol);
+            }
+            (Payload::Http(request), None)
         } else {
             let (body, share) = body::collected(self.room, body, limit, caller).await?;
             // The share is held until the call has ended: so long the event is in memory.
@@ -126,6 +132,17 @@ impl Hit<'_> {
         };
         let reply = self.doors.calls.call(invocation, payload).await?;
         self.answer(reply, &head.method)
+    }
+
+    /// Whether the request itself goes to the function, as it is.
+    fn passes(&self) -> bool {
+        self.function.value.config.runtime.protocol() == Protocol::Http
+    }
+
+    /// Most bytes of a request's body. One that passes through is never held, so that it may be larger.
+    fn body_limit(&self) -> usize {
+        let limits = &self.doors.limits;
+        if self.passes() { limits.streamed_bytes_max } else { limits.payload_bytes_max }
     }
 
     /// Everything that can be refused before the body.
@@ -161,8 +178,11 @@ impl Hit<'_> {
         if !fields::is_well_escaped(head.uri.path()) {
             return Err(Problem::invalid("the path has a malformed percent-escape"));
         }
-        if body.size_hint().lower() > limits.payload_bytes_max as u64 {
-            return Err(body::too_large(limits.payload_bytes_max));
+        if body.size_hint().lower() > self.body_limit() as u64 {
+            return Err(body::too_large(self.body_limit()));
+        }
+        if head.headers.contains_key(UPGRADE) {
+            upgrade::check(head, body, self.passes())?;
         }
         match fields::one(&head.headers, "x-fc-invocation-type")? {
             None | Some("Sync") => {}
@@ -187,11 +207,12 @@ impl Hit<'_> {
     }
 
     fn answer(&self, reply: Reply, method: &Method) -> Result<Response<Body>, Problem> {
-        let streamed = matches!(reply.result, Ok(Answer::Http(_)));
+        let streamed = matches!(reply.result, Ok(Answer::Http(_) | Answer::Upgraded(..)));
         let facts = fields::Facts::of(&reply, streamed);
         let made = match reply.result {
             Ok(Answer::Event(value)) => answer::response(&value, self.host.name(), method),
             Ok(Answer::Http(response)) => pass::response(response, self.host.name()),
+            Ok(Answer::Upgraded(head, tunnel)) => upgrade::response(head, tunnel, self.host.name()),
             Err(error) => Ok(answer::function_error(&error)),
         };
         // A response nobody can use still ran somewhere and took its time.
