@@ -15,7 +15,7 @@ help:
 	@echo "make demo    build, start a platform, deploy and call functions in every installed language"
 	@echo "make test    everything CI runs"
 	@echo "make build   build ./build/dunlin"
-	@echo "make bench   measure cold and warm calls beside the bare interpreters"
+	@echo "make bench   measure the promises beside bare interpreters and other servers; writes benches/RESULTS.md"
 
 setup:
 	@scripts/setup
@@ -32,7 +32,8 @@ test: setup
 	@cargo xtask test
 
 bench: build
-	@build/dunlin-bench cold
+	@scripts/bench-setup
+	@build/dunlin-bench all --markdown benches/RESULTS.md --json benches/results.json
 
 fmt:
 	@cargo fmt --all

@@ -2,42 +2,84 @@
 //!
 //! Every answer's body is asserted, so that a dead worker scores nothing. Bare interpreters are started with an empty environment.
 
+mod burst;
 mod cold;
+mod direct;
+mod functions;
+mod load;
+mod report;
+mod scale;
 mod stats;
+mod warm;
+mod workers;
 
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Parser, ValueEnum};
+
+use crate::report::Section;
 
 #[derive(Parser)]
 #[command(name = "dunlin-bench", about = "Measures the promises of SPECIFICATION.md")]
 struct Arguments {
-    #[command(subcommand)]
-    command: Command,
+    /// What to measure
+    #[arg(value_enum, required = true, num_args = 1..)]
+    what: Vec<What>,
+    /// Rounds; the figures are medians over them
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// New functions per language and round of `cold`
+    #[arg(long, default_value_t = 12)]
+    calls: usize,
+    /// Also write the figures here
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Also write the tables here
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
 }
 
-#[derive(Subcommand)]
-enum Command {
-    /// First and later calls of new functions, beside the bare interpreter's start.
-    Cold {
-        /// Rounds; the figures are medians over them.
-        #[arg(long, default_value_t = 3)]
-        rounds: usize,
-        /// New functions per language and round.
-        #[arg(long, default_value_t = 12)]
-        calls: usize,
-        /// Measure this running platform instead of one of our own.
-        #[arg(long, value_name = "CREDENTIALS_JSON")]
-        credentials: Option<PathBuf>,
-        /// Also write the figures here.
-        #[arg(long)]
-        json: Option<PathBuf>,
-    },
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// P1: first calls of new functions, beside the bare interpreter's start
+    Cold,
+    /// P2: warm calls, beside the same bootstrap without a platform, other servers and proxies
+    Warm,
+    /// P3: how fast instances are made
+    Burst,
+    /// P3: a thousand instances alive, and what an idle one costs
+    Density,
+    /// P4: the same calls with 10,000 functions and 1,000 instances
+    Scale,
+    /// Everything above
+    All,
+}
+
+impl What {
+    fn run(self, rounds: usize, calls: usize) -> Result<Vec<Section>> {
+        match self {
+            Self::Cold => cold::run(rounds, calls),
+            Self::Warm => warm::run(rounds),
+            Self::Burst => burst::run(rounds),
+            Self::Density => burst::density(),
+            Self::Scale => scale::run(rounds),
+            Self::All => Ok(Vec::new()),
+        }
+    }
 }
 
 fn main() -> Result<()> {
-    match Arguments::parse().command {
-        Command::Cold { rounds, calls, credentials, json } => cold::run(rounds, calls, credentials.as_deref(), json.as_deref()),
+    let arguments = Arguments::parse();
+    let all = [What::Cold, What::Warm, What::Burst, What::Density, What::Scale];
+    let chosen = if arguments.what.contains(&What::All) { all.to_vec() } else { arguments.what };
+    let mut sections = Vec::new();
+    for what in chosen {
+        let made = what.run(arguments.rounds, arguments.calls)?;
+        made.iter().for_each(Section::print);
+        sections.extend(made);
+        // What was measured so far is kept should a later part fail.
+        report::write(&sections, arguments.json.as_deref(), arguments.markdown.as_deref())?;
     }
+    Ok(())
 }
