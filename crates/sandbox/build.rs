@@ -1,5 +1,6 @@
 //! Finds the files that are embedded for guests and writes their list for `src/assets.rs`.
 
+mod java_assets;
 #[path = "../walls/shared_object.rs"]
 mod shared_object;
 
@@ -30,6 +31,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Ok(());
     }
     files.push((format!("python/{}", shared_object::NAME), object));
+    for source in java_assets::WATCHED {
+        watch(&root.join(source));
+    }
+    let java = java_assets::directory(&root)?;
+    watch(&java);
+    for name in java_assets::files() {
+        let path = java.join(name);
+        if !path.is_file() {
+            println!(
+                "cargo::error=what the Java runtime needs has not been built from these sources (looked for {}): \
+                 run `cargo xtask assets` first",
+                path.display()
+            );
+            return Ok(());
+        }
+        files.push((format!("java/{name}"), path));
+    }
     for (runtime, extension) in RUNTIMES {
         let directory = root.join("runtimes").join(runtime);
         watch(&directory);

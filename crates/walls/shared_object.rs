@@ -18,20 +18,21 @@ pub(crate) const SOURCES: [&str; 2] = ["crates/walls/Cargo.toml", "crates/walls/
 
 /// The file that belongs to the sources below `root`, whether it has been built yet or not.
 pub(crate) fn path(root: &Path) -> io::Result<PathBuf> {
-    Ok(cache()?.join("assets").join(key(root)?).join(NAME))
+    Ok(cache()?.join("assets").join(key(root, &SOURCES)?).join(NAME))
 }
 
 /// `$DUNLIN_CACHE`, or `~/.cache/dunlin`.
-fn cache() -> io::Result<PathBuf> {
+pub(crate) fn cache() -> io::Result<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("DUNLIN_CACHE")
         .or_else(|| set("HOME").map(|home| home.join(".cache/dunlin")))
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "neither DUNLIN_CACHE nor HOME is set"))
 }
 
-fn key(root: &Path) -> io::Result<String> {
+/// A hash of the names and contents of `sources` below `root`.
+pub(crate) fn key(root: &Path, sources: &[&str]) -> io::Result<String> {
     let mut files = Vec::new();
-    for source in SOURCES {
+    for source in sources {
         collect(&root.join(source), &mut files)?;
     }
     files.sort();

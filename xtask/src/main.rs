@@ -7,9 +7,14 @@
 #![expect(clippy::print_stdout, reason = "a command line tool speaks on stdout")]
 
 mod assets;
+mod java;
+#[path = "../../crates/sandbox/java_assets.rs"]
+mod java_assets;
 mod layers;
 mod rules;
 mod run;
+#[path = "../../crates/walls/shared_object.rs"]
+mod shared_object;
 mod stages;
 mod tally;
 

@@ -41,9 +41,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_zygote_needs_is_embedded() {
+    fn what_bootstraps_need_is_embedded() {
         let names: Vec<&str> = files().iter().map(|(name, _)| *name).collect();
-        for name in ["python/libdunlin_walls.so", "python/zygote.py", "python/bootstrap.py"] {
+        let python = ["python/libdunlin_walls.so", "python/zygote.py", "python/bootstrap.py"];
+        for name in python.into_iter().chain(["java/dunlin.jar", "java/libdunlin_java.so"]) {
             assert!(names.contains(&name), "{name} is missing from {names:?}");
         }
         assert!(files().iter().all(|(_, content)| !content.is_empty()));

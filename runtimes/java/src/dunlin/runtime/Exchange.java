@@ -1,0 +1,62 @@
+package dunlin.runtime;
+
+import java.io.ByteArrayInputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.nio.charset.StandardCharsets;
+
+/** One request of the host, and its answer. */
+final class Exchange {
+    private static final int RESULT_MAX = 32 << 20;
+    private static final String UNHANDLED = "UnhandledInvocationError";
+    private static final String INITIALIZATION = "InitializationError";
+
+    final int kind;
+    final byte[] head;
+
+    private final Channel channel;
+    private final int stream;
+    private final byte[] token;
+    private byte[] body;
+
+    Exchange(Channel channel, int kind, int stream, byte[] token, byte[] head, byte[] body) {
+        this.channel = channel;
+        this.kind = kind;
+        this.stream = stream;
+        this.token = token;
+        this.head = head;
+        this.body = body;
+    }
+
+    /** The event, to be read once. */
+    InputStream event() {
+        InputStream event = new ByteArrayInputStream(body);
+        body = Channel.NOTHING;
+        return event;
+    }
+
+    /** Answers with the first {@code length} bytes of {@code result}, unless they are too many. */
+    void succeed(byte[] result, int length) throws IOException {
+        if (length > RESULT_MAX) {
+            String message = "The result is " + length + " bytes, more than the limit of " + RESULT_MAX + " bytes";
+            fail(new Failure("FunctionError", message));
+            return;
+        }
+        Surroundings.flush();
+        channel.send(Channel.END, 0, stream, token, Channel.NOTHING, result, length);
+    }
+
+    /** Tells the caller about an error, and the log too. Initializers have an error type of their own. */
+    void fail(Throwable error) throws IOException {
+        // What is left of a heap that ran full is anybody's guess; the next call gets a new instance.
+        boolean fatal = error instanceof OutOfMemoryError;
+        Report report = new Report(error);
+        report.print();
+        Surroundings.flush();
+        String head = "{\"errorType\":\"" + (kind == Channel.INIT ? INITIALIZATION : UNHANDLED) + (fatal ? "\",\"fatal\":true}" : "\"}");
+        channel.send(Channel.ERROR, 0, stream, token, head.getBytes(StandardCharsets.UTF_8), report.body());
+        if (fatal) {
+            Runtime.getRuntime().halt(1);
+        }
+    }
+}
