@@ -66,6 +66,8 @@ impl Class {
         let program = match config.runtime.language() {
             Language::Python => Program::Python,
             language @ Language::Node => Program::Bootstrap { language, memory_mb },
+            // One class, but for functions whose memory its heap would not fill.
+            language @ Language::Java if memory_mb > 2048 => Program::Bootstrap { language, memory_mb },
             language @ (Language::Java | Language::Php) => Program::Bootstrap { language, memory_mb: 0 },
             Language::Go | Language::Provided | Language::Wasm | Language::Custom => Program::Launcher,
         };

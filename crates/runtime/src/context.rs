@@ -12,7 +12,8 @@ use crate::guest::LoadSpec;
 pub(crate) const CODE_PATH: &str = "/code";
 
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-const LIBRARY_PATH: &str = "/code:/code/lib:/opt/lib:/usr/local/lib";
+/// Where the linker looks for the user's libraries.
+pub(crate) const LIBRARY_PATH: &str = "/code:/code/lib:/opt/lib:/usr/local/lib";
 
 /// `Load`'s head.
 #[derive(Serialize)]

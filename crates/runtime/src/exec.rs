@@ -37,6 +37,7 @@ impl ExecFailure {
 pub(crate) fn bootstrap(language: Language, memory_mb: u32) -> Program {
     match language {
         Language::Node => node(memory_mb),
+        Language::Java => java(memory_mb),
         other => unreachable!("{other:?} has no bootstrap to start"),
     }
 }
@@ -59,6 +60,43 @@ fn node(memory_mb: u32) -> Program {
             ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
         ],
     )
+}
+
+/// What every Java starts with, beside its heap. One thread collects garbage and one compiles: an instance has a small
+/// part of a CPU as a rule, and a start matters more than the last bit of speed. What is free goes back early. The walls hide
+/// what container support looks for, and the kernel's file of performance data would be in a directory nobody reads.
+const JAVA_FLAGS: [&str; 10] = [
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:MinHeapFreeRatio=10",
+    "-XX:MaxHeapFreeRatio=20",
+    "-XX:-UsePerfData",
+    "-XX:-UseContainerSupport",
+    "-Xshare:auto",
+    "-Xms16m",
+    "-Dfile.encoding=UTF-8",
+    "-Duser.timezone=UTC",
+];
+
+/// Java's bootstrap.
+///
+/// The largest heap is fixed at the start, as Node's is, but a small heap inside a large limit collects its garbage all
+/// the same: one class serves all functions of up to 2 GB, and one that keeps more than its memory is ended by its
+/// cgroup, which says why. Only above does `memory_mb` matter.
+fn java(memory_mb: u32) -> Program {
+    let heap = format!("-Xmx{}m", (memory_mb / 4 * 3).max(2048));
+    let arguments: Vec<&str> = ["java"].into_iter().chain(JAVA_FLAGS).chain([&*heap, "-jar", "/rt/java/dunlin.jar"]).collect();
+    let own = [
+        ("HOME", "/tmp"),
+        ("LANG", "C.UTF-8"),
+        // Where native libraries of the user's look for each other; the linker reads it once, when a process starts.
+        ("LD_LIBRARY_PATH", context::LIBRARY_PATH),
+        // Every thread would have a heap of its own in the C library.
+        ("MALLOC_ARENA_MAX", "1"),
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    ];
+    // Java remembers the name of the directory it was started in.
+    program(CODE_PATH, &arguments, own.map(|(name, value)| (name.to_owned(), value.to_owned())))
 }
 
 /// The user's own server: `command` and `args`, or `/code/bootstrap` (contract section 8.1).
@@ -109,6 +147,13 @@ mod tests {
         assert_eq!(text(128), "/ node --max-old-space-size=80 /rt/node/bootstrap.js ");
         assert_eq!(text(1024), "/ node --max-old-space-size=768 /rt/node/bootstrap.js ");
         assert_eq!(node(128).body.split(|byte| *byte == 0).count(), 4);
+    }
+
+    #[test]
+    fn java_has_one_heap_for_all_but_the_largest_functions() {
+        let text = |memory| String::from_utf8(java(memory).head).unwrap().replace('\0', " ");
+        assert!(text(0).starts_with("/code java -XX:+UseSerialGC ") && text(0).ends_with(" -Xmx2048m -jar /rt/java/dunlin.jar "));
+        assert!(text(8192).contains(" -Xmx6144m "));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 pub(crate) enum Language {
     Python,
     Node,
+    Java,
     Custom,
 }
 
@@ -23,6 +24,7 @@ impl Language {
         match self {
             Self::Python => "python",
             Self::Node => "node",
+            Self::Java => "java",
             Self::Custom => "custom",
         }
     }
@@ -90,11 +92,13 @@ impl Case {
         let runtime = self.text("runtime", language).unwrap_or(match language {
             Language::Python => "python3.10",
             Language::Node => "nodejs20",
+            Language::Java => "java11",
             Language::Custom => "custom.debian12",
         });
-        let hook = |member: &str| self.text(member, language).map(|handler| json!({"handler": handler}));
+        let named = |member: &str| self.text(member, language).map(|name| spelled(name, language));
+        let hook = |member: &str| named(member).map(|handler| json!({"handler": handler}));
         let mut patch = json!({
-            "functionName": "f", "runtime": runtime, "handler": self.text("handler", language).unwrap_or("index.handler"),
+            "functionName": "f", "runtime": runtime, "handler": named("handler").unwrap_or_else(|| "index.handler".to_owned()),
             "instanceLifecycleConfig": {"initializer": hook("initializer"), "preStop": hook("preStop")},
         });
         for (member, value) in self.0["config"].as_object().into_iter().flatten() {
@@ -104,7 +108,8 @@ impl Case {
         let limits = Limits::default();
         // The handler's form is one of the things users get wrong; here it must reach the bootstrap.
         let handler = patch.handler.clone().unwrap();
-        let mut config = FunctionPatch { handler: Some("index.handler".to_owned()), ..patch }.create(&limits).unwrap();
+        let formed = if language == Language::Java { "Index::handler" } else { "index.handler" };
+        let mut config = FunctionPatch { handler: Some(formed.to_owned()), ..patch }.create(&limits).unwrap();
         config.handler = handler;
         let code_text = code.to_str().unwrap();
         config.environment_variables = self.0.get("env").and_then(Value::as_object).map(|env| {
@@ -132,6 +137,23 @@ impl Case {
             logs,
         }
     }
+}
+
+/// `src/index.handler` as the language writes it: in Java that is `src.Index::handler`.
+fn spelled(name: &str, language: Language) -> String {
+    if language != Language::Java || name.contains("::") {
+        return name.to_owned();
+    }
+    let (file, method) = name.rsplit_once('.').map_or((name, None), |(file, method)| (file, Some(method)));
+    let (folder, file) = file.rsplit_once('/').map_or(("", file), |(folder, file)| (folder, file));
+    let mut class = folder.replace('/', ".");
+    if !class.is_empty() {
+        class.push('.');
+    }
+    let mut letters = file.chars();
+    class.extend(letters.next().into_iter().flat_map(char::to_uppercase));
+    class.push_str(letters.as_str());
+    method.map_or_else(|| class.clone(), |method| format!("{class}::{method}"))
 }
 
 /// A port the kernel picked and nothing listens on.

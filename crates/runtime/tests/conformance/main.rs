@@ -5,6 +5,7 @@
 
 mod case;
 mod compare;
+mod java;
 mod stand_in;
 
 use std::sync::{Arc, Mutex};
@@ -14,6 +15,7 @@ use dunlin_model::{InstanceId, RequestId};
 use dunlin_runtime::{Answer, Answered, BootPlan, CallContext, CallError, Guest, LogLine, LogSink, Payload, StartError};
 use dunlin_sandbox::testing::Fake;
 use dunlin_sandbox::{CellKind, Net, Sandboxes};
+use tempfile::TempDir;
 use tokio::time::Instant;
 
 use case::{Call, Case, Language};
@@ -42,6 +44,11 @@ async fn node_conforms() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn java_conforms() {
+    all_cases(Language::Java).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn custom_servers_conform() {
     all_cases(Language::Custom).await;
 }
@@ -49,23 +56,34 @@ async fn custom_servers_conform() {
 #[test]
 fn the_suite_is_as_large_as_it_claims() {
     let of = |language| Case::all().iter().filter(|case| case.files(language).is_some()).count();
-    let (python, node, custom) = (of(Language::Python), of(Language::Node), of(Language::Custom));
-    assert!(python >= 30 && node >= 30 && custom >= 18, "python {python}, node {node}, custom {custom}");
+    for (language, least) in [(Language::Python, 30), (Language::Node, 30), (Language::Java, 30), (Language::Custom, 18)] {
+        assert!(of(language) >= least, "{language:?} has {}", of(language));
+    }
 }
 
 async fn all_cases(language: Language) {
     let mut problems = Vec::new();
-    for case in Case::all().iter().filter(|case| case.files(language).is_some()) {
-        if let Err(problem) = run(case, language).await {
+    let prepared: Vec<(Case, TempDir)> = Case::all()
+        .into_iter()
+        .filter(|case| case.files(language).is_some())
+        .map(|case| {
+            let code = tempfile::tempdir().unwrap();
+            case.write(language, code.path());
+            (case, code)
+        })
+        .collect();
+    if language == Language::Java {
+        java::compile(prepared.iter().map(|(_, code)| code.path()));
+    }
+    for (case, code) in &prepared {
+        if let Err(problem) = run(case, code, language).await {
             problems.push(format!("{language:?}: {}: {problem}", case.name()));
         }
     }
     assert!(problems.is_empty(), "{} cases failed:\n{}", problems.len(), problems.join("\n"));
 }
 
-async fn run(case: &Case, language: Language) -> Result<(), String> {
-    let code = tempfile::tempdir().map_err(|error| error.to_string())?;
-    case.write(language, code.path());
+async fn run(case: &Case, code: &TempDir, language: Language) -> Result<(), String> {
     let (fake, mut insides) = Fake::new();
     let kind = if language == Language::Python { CellKind::Python } else { CellKind::Launcher };
     let cell = fake.make(kind, Net::Loopback).await.map_err(|error| error.to_string())?;
@@ -74,6 +92,7 @@ async fn run(case: &Case, language: Language) -> Result<(), String> {
     let plan = match language {
         Language::Python => BootPlan::Zygote,
         Language::Node => BootPlan::Bootstrap { language: dunlin_model::Language::Node, memory_mb: 128 },
+        Language::Java => BootPlan::Bootstrap { language: dunlin_model::Language::Java, memory_mb: 0 },
         Language::Custom => BootPlan::Custom,
     };
     let guest = Guest::boot(cell, plan, Instant::now() + PATIENCE).await.map_err(|error| format!("boot: {error}"))?;

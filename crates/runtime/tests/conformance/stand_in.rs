@@ -53,7 +53,7 @@ fn serve(language: Language, inside: Inside, code: &Path, fake: &Fake, state: &A
             command.args(["-I", "-S"]).arg(runtimes().join("python/bootstrap.py")).env_clear().env("PATH", env!("PATH"));
             command
         }
-        Language::Node | Language::Custom => match launched(&mut channel, code)? {
+        Language::Node | Language::Java | Language::Custom => match launched(&mut channel, code)? {
             Some(command) => command,
             None => {
                 fake.die(id, Ended { exit: Exit::Code(127), out_of_memory: false, cpu_us: 0 });
@@ -71,6 +71,9 @@ fn serve(language: Language, inside: Inside, code: &Path, fake: &Fake, state: &A
     let (ours, theirs) = UnixStream::pair()?;
     let mut wrapped = Command::new("sh");
     wrapped.args(["-c", r#"exec "$@" 3<&0 0</dev/null"#, "sh"]).arg(command.get_program()).args(command.get_args());
+    if let Some(directory) = command.get_current_dir() {
+        wrapped.current_dir(directory);
+    }
     wrapped.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     wrapped.stdin(Stdio::from(OwnedFd::from(theirs)));
     wrapped.stdout(output()?).stderr(output()?);
@@ -128,6 +131,7 @@ fn launched(channel: &mut UnixStream, code: &Path) -> std::io::Result<Option<Com
             command
         }
         "node" => Command::new("node"),
+        "java" => Command::new("java"),
         other => {
             let report = if Path::new(other).exists() { "13 Permission denied" } else { "2 No such file or directory" };
             let mut frame = vec![19];
@@ -140,7 +144,11 @@ fn launched(channel: &mut UnixStream, code: &Path) -> std::io::Result<Option<Com
     };
     let bootstrap = runtimes().join("node/bootstrap.js");
     for word in &words[2..] {
-        command.arg(if word == "/rt/node/bootstrap.js" { bootstrap.to_str().unwrap() } else { word });
+        match word.as_str() {
+            "/rt/node/bootstrap.js" => command.arg(&bootstrap),
+            "/rt/java/dunlin.jar" => command.arg(crate::java::runtime().join("dunlin.jar")),
+            other => command.arg(other),
+        };
     }
     command.env_clear().current_dir(if words[0] == "/code" { place } else { "/" });
     for pair in strings(&body).iter().filter(|pair| !pair.is_empty()) {
