@@ -49,6 +49,8 @@ const STAGES: &[Stage] = &[
             "--test",
             "clients",
             "--test",
+            "java",
+            "--test",
             "pass_through",
             "--test",
             "network",

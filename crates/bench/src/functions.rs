@@ -1,9 +1,12 @@
 //! The hello functions that are measured, and the bare interpreters they are compared with.
 
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use dunlin_testkit::{Api, Connection, Response};
 use serde_json::{Value, json};
 
@@ -13,6 +16,8 @@ pub(crate) struct Language {
     pub(crate) runtime: &'static str,
     pub(crate) file: &'static str,
     pub(crate) code: &'static str,
+    /// A package in place of the file, in base64, and its handler.
+    pub(crate) package: Option<(&'static str, &'static str)>,
     /// The interpreter doing nothing.
     pub(crate) bare: &'static [&'static str],
     /// P1, as ratios to the bare start: a cell waits, none does.
@@ -24,6 +29,7 @@ pub(crate) const PYTHON: Language = Language {
     runtime: "python3.10",
     file: "index.py",
     code: "def handler(event, context):\n    return 'hello'\n",
+    package: None,
     bare: &["/usr/bin/python3", "-c", "pass"],
     promised: (0.15, 0.35),
 };
@@ -33,9 +39,62 @@ pub(crate) const NODE: Language = Language {
     runtime: "nodejs20",
     file: "index.js",
     code: "exports.handler = async () => 'hello';\n",
+    package: None,
     bare: &["/usr/bin/node", "-e", "0"],
     promised: (0.06, 1.2),
 };
+
+/// Java's hello: a stream handler of the vendor's library, and a `main` for the bare virtual machine.
+const JAVA_HELLO: &str = r#"
+public class Hello implements com.aliyun.fc.runtime.StreamRequestHandler {
+    public void handleRequest(java.io.InputStream in, java.io.OutputStream out, com.aliyun.fc.runtime.Context context)
+            throws java.io.IOException {
+        out.write("hello".getBytes());
+    }
+
+    static class Bare {
+        public static void main(String[] arguments) {
+            System.out.println("hello");
+        }
+    }
+}
+"#;
+
+/// Java's hello, compiled once.
+pub(crate) fn java() -> Result<&'static Language> {
+    static JAVA: std::sync::OnceLock<Language> = std::sync::OnceLock::new();
+    if let Some(made) = JAVA.get() {
+        return Ok(made);
+    }
+    let place = tempfile::tempdir()?.keep();
+    let source = place.join("Hello.java");
+    std::fs::write(&source, JAVA_HELLO)?;
+    let cache = std::env::var_os("DUNLIN_CACHE").filter(|cache| !cache.is_empty()).map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/dunlin"))).context("no HOME")?;
+    let library = cache.join("m2/com/aliyun/fc/runtime/fc-java-core/1.4.1/fc-java-core-1.4.1.jar");
+    let classes = place.join("classes");
+    run(Command::new("javac").arg("-cp").arg(library).arg("-d").arg(&classes).arg(source)).context("run scripts/setup first")?;
+    let jar = place.join("hello.jar");
+    run(Command::new("jar").arg("cf").arg(&jar).arg("-C").arg(&classes).arg("."))?;
+    let package = STANDARD.encode(std::fs::read(&jar)?);
+    let path = classes.to_str().context("a temporary directory has a plain name")?.to_owned();
+    let bare = ["/usr/bin/java".to_owned(), "-cp".to_owned(), path, "Hello$Bare".to_owned()];
+    Ok(JAVA.get_or_init(|| Language {
+        name: "java",
+        runtime: "java11",
+        file: "Hello.java",
+        code: JAVA_HELLO,
+        package: Some((package.leak(), "Hello::handleRequest")),
+        bare: Vec::leak(bare.map(|word| &*word.leak()).into()),
+        promised: (0.10, 1.8),
+    }))
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    ensure!(status.success(), "{} failed: {status}", command.get_program().display());
+    Ok(())
+}
 
 /// What every hello answers.
 pub(crate) const HELLO: &[u8] = b"hello";
@@ -51,7 +110,14 @@ pub(crate) struct Deployed {
 impl Deployed {
     /// Makes the language's hello under a name of its own.
     pub(crate) fn hello(api: &Api, language: &Language, name: &str, members: Value) -> Result<Self> {
-        Self::new(api, language.runtime, (language.file, language.code), name, members)
+        let mut all = match language.package {
+            Some((package, handler)) => json!({"code": {"zipFile": package}, "handler": handler}),
+            None => json!({}),
+        };
+        if let (Some(all), Some(members)) = (all.as_object_mut(), members.as_object()) {
+            all.extend(members.clone());
+        }
+        Self::new(api, language.runtime, (language.file, language.code), name, all)
     }
 
     pub(crate) fn new(api: &Api, runtime: &str, file: (&str, &str), name: &str, members: Value) -> Result<Self> {
