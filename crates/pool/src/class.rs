@@ -108,6 +108,7 @@ impl Class {
     pub fn stock_max(self) -> usize {
         match self.program {
             Program::Python => 16,
+            Program::Bootstrap { language: Language::Java, .. } => 4,
             Program::Bootstrap { .. } => 6,
             Program::Launcher => 8,
         }
@@ -118,6 +119,7 @@ impl Class {
     pub fn waiting_bytes(self) -> u64 {
         match self.program {
             Program::Python => 2 << 20,
+            Program::Bootstrap { language: Language::Java, .. } => 16 << 20,
             Program::Bootstrap { .. } => 8 << 20,
             Program::Launcher => 1 << 20,
         }
