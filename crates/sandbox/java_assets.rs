@@ -47,8 +47,13 @@ pub(crate) const LIBRARIES: [Library; 3] = [
 ];
 
 /// What is compiled from `runtimes/java`.
-pub(crate) const BUILT: [&str; 4] =
-    ["dunlin.jar", "libdunlin_java.so", "rehearsal/dunlin/rehearsal/Stream.class", "rehearsal/lib/bean.jar"];
+pub(crate) const BUILT: [&str; 5] = [
+    "dunlin.jar",
+    "libdunlin_java.so",
+    "rehearsal/dunlin/rehearsal/Idioms.class",
+    "rehearsal/dunlin/rehearsal/Stream.class",
+    "rehearsal/lib/bean.jar",
+];
 
 /// The directory that belongs to the sources below `root`, whether it has been built yet or not.
 pub(crate) fn directory(root: &Path) -> io::Result<PathBuf> {

@@ -98,7 +98,8 @@ impl Class {
     #[must_use]
     pub fn stock_min(self) -> usize {
         match self.program {
-            Program::Python => 2,
+            // A Java that has just booted still rehearses, and a call that comes in between pays for it.
+            Program::Python | Program::Bootstrap { language: Language::Java, .. } => 2,
             Program::Bootstrap { .. } | Program::Launcher => 1,
         }
     }

@@ -151,7 +151,8 @@ impl Engine {
                     continue;
                 }
                 let stock = self.stock(class);
-                let cell = stock.waiting.pop_back().expect("can_bind looked");
+                // The one that has waited longest: after it said Ready a bootstrap may rehearse for a while yet.
+                let cell = stock.waiting.pop_front().expect("can_bind looked");
                 stock.note_bind(now);
                 self.bind_cell(cell, &order);
             }

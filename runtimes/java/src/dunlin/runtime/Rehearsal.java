@@ -31,7 +31,7 @@ final class Rehearsal {
             });
             System.setOut(nowhere);
             System.setErr(nowhere);
-            String[] stages = {"Stream", "Stream", "Bean", "Stream", "Bean", "Stream", "Stream"};
+            String[] stages = {"Stream", "Stream", "Bean", "Stream", "Bean", "Idioms", "Stream"};
             for (String stage : stages) {
                 if (host.available() > 0) {
                     return;
