@@ -211,7 +211,11 @@ fn dropping_chains(listed: &str) -> Vec<Chain> {
 }
 
 fn interpreters() -> Vec<Check> {
-    let served = [("python3", "--version", "Python", "python3"), ("node", "--version", "Node.js", "nodejs")];
+    let served = [
+        ("python3", "--version", "Python", "python3"),
+        ("node", "--version", "Node.js", "nodejs"),
+        ("java", "-version", "Java", "default-jre-headless"),
+    ];
     let mut checks = Vec::new();
     for (program, argument, language, package) in served {
         checks.push(match version_of(program, argument) {
@@ -224,7 +228,7 @@ fn interpreters() -> Vec<Check> {
         });
     }
     // For custom runtimes and builds; nothing of the platform's own waits for them.
-    for (program, argument) in [("java", "-version"), ("go", "version"), ("php", "--version")] {
+    for (program, argument) in [("go", "version"), ("php", "--version")] {
         let found = version_of(program, argument);
         let detail = found.map_or("not installed".to_owned(), |(path, version)| format!("{version} ({})", path.display()));
         checks.push(Check::ok(program, detail));

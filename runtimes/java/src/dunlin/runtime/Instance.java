@@ -86,6 +86,7 @@ final class Instance {
         Surroundings.become(WireJson.member(load, "env"), codePath);
         Code code = new Code(new File(codePath).getPath());
         Thread.currentThread().setContextClassLoader(code);
+        CommonThreads.use(code);
         functions = new Functions(code, codePath);
         handler = functions.handler(WireJson.text(load, "handler"));
         int concurrency = WireJson.number(load, "concurrency");
