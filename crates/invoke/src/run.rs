@@ -81,7 +81,7 @@ impl Account {
             called: None,
             unanswered: false,
             written: false,
-            serves_several: config.runtime.protocol() == Protocol::Http && config.concurrency_in_force() > 1,
+            serves_several: config.runtime.protocol() != Protocol::Frames && config.concurrency_in_force() > 1,
             streamed_in: None,
             _presence: presence,
         }

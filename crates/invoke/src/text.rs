@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dunlin_model::{ErrorType, Function, FunctionError, Outcome, Phases, Protocol, RequestId};
+use dunlin_model::{ErrorType, Function, FunctionError, Outcome, Phases, RequestId};
 use dunlin_pool::StartOutput;
 use dunlin_sandbox::Ended;
 
@@ -27,7 +27,7 @@ impl Tail<'_> {
     pub(crate) fn text(&self) -> Vec<u8> {
         let (request, config) = (self.request, &self.function.config);
         // A custom runtime prints these lines itself, if it likes.
-        let builtin = config.runtime.protocol() == Protocol::Frames;
+        let builtin = config.runtime.language().has_its_log_marked();
         let mut text = Vec::new();
         let begin = |text: &mut Vec<u8>, what: &str| {
             if builtin {

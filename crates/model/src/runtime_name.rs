@@ -38,6 +38,16 @@ pub enum Protocol {
 }
 
 impl Language {
+    /// Whether the platform writes the lines that begin and end a call in its log. Other programs write them
+    /// themselves, if they like.
+    #[must_use]
+    pub fn has_its_log_marked(self) -> bool {
+        match self {
+            Self::Python | Self::Node | Self::Java | Self::Php | Self::Provided | Self::Wasm => true,
+            Self::Go | Self::Custom => false,
+        }
+    }
+
     /// How instances of this language are spoken with.
     #[must_use]
     pub fn protocol(self) -> Protocol {
@@ -76,7 +86,10 @@ const NAMES: &[(&str, Option<Language>)] = &[
     ("custom.debian12", Some(Language::Custom)),
     ("java8", Some(Language::Java)),
     ("java11", Some(Language::Java)),
-    ("go1", None),
+    ("go1", Some(Language::Go)),
+    ("provided", Some(Language::Provided)),
+    ("provided.al2", Some(Language::Provided)),
+    ("provided.al2023", Some(Language::Provided)),
     ("php7.2", None),
     ("dotnetcore2.1", None),
     ("dotnetcore3.1", None),

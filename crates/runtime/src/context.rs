@@ -105,6 +105,29 @@ pub(crate) fn log_target(config: &FunctionConfig) -> (&str, &str) {
     (member("project").unwrap_or(""), member("logstore").unwrap_or(""))
 }
 
+/// What a program for AWS Lambda's runtime API finds in its environment on top.
+pub(crate) fn lambda_environment(spec: &LoadSpec, api: &str) -> [(&'static str, String); 12] {
+    let config = &spec.function.config;
+    let version = match version_id(spec) {
+        "" => "$LATEST",
+        number => number,
+    };
+    [
+        ("AWS_LAMBDA_RUNTIME_API", api.to_owned()),
+        ("_HANDLER", config.handler.clone()),
+        ("LAMBDA_TASK_ROOT", CODE_PATH.to_owned()),
+        ("LAMBDA_RUNTIME_DIR", "/opt".to_owned()),
+        ("AWS_LAMBDA_FUNCTION_NAME", config.function_name.to_string()),
+        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", config.memory_size.to_string()),
+        ("AWS_LAMBDA_FUNCTION_VERSION", version.to_owned()),
+        ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".to_owned()),
+        ("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", config.function_name)),
+        ("AWS_LAMBDA_LOG_STREAM_NAME", spec.instance.to_string()),
+        ("AWS_REGION", spec.region.clone()),
+        ("AWS_DEFAULT_REGION", spec.region.clone()),
+    ]
+}
+
 /// The handler of a hook, when it has one.
 pub(crate) fn hook_handler(hook: &LifecycleHook) -> Option<&str> {
     hook.handler.as_deref().filter(|handler| !handler.is_empty())

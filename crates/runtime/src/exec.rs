@@ -108,7 +108,8 @@ fn java(memory_mb: u32) -> Program {
 }
 
 /// The user's own server: `command` and `args`, or `/code/bootstrap` (contract section 8.1).
-pub(crate) fn custom(spec: &LoadSpec) -> Program {
+/// It is told where the runtime API is, should it rather fetch its calls.
+pub(crate) fn custom(spec: &LoadSpec, api: &str) -> Program {
     let given = spec.function.config.custom_runtime_config.as_ref();
     let part = |of: fn(&CustomRuntimeConfig) -> &Option<Vec<String>>| {
         given.and_then(|custom| of(custom).as_deref()).unwrap_or_default().iter().map(String::as_str)
@@ -118,8 +119,22 @@ pub(crate) fn custom(spec: &LoadSpec) -> Program {
         arguments.push("/code/bootstrap");
     }
     arguments.extend(part(|custom| &custom.args));
-    let environment = context::environment(spec);
-    program(CODE_PATH, &arguments, environment.into_iter().map(|(name, value)| (name.to_owned(), value)))
+    with_api(spec, &arguments, [("FC_RUNTIME_API", api.to_owned())])
+}
+
+/// A program that fetches its calls: for Go the file the handler names, else `bootstrap`.
+pub(crate) fn fetching(spec: &LoadSpec, api: &str) -> Program {
+    let config = &spec.function.config;
+    if config.runtime.language() == Language::Go {
+        return with_api(spec, &[&format!("{CODE_PATH}/{}", config.handler)], [("FC_RUNTIME_API", api.to_owned())]);
+    }
+    with_api(spec, &["/code/bootstrap"], context::lambda_environment(spec, api))
+}
+
+fn with_api<const N: usize>(spec: &LoadSpec, arguments: &[&str], api: [(&'static str, String); N]) -> Program {
+    let mut environment = context::environment(spec);
+    environment.extend(api);
+    program(CODE_PATH, arguments, environment.into_iter().map(|(name, value)| (name.to_owned(), value)))
 }
 
 /// Strings end at a NUL on the wire, so one inside an argument ends that argument, as it would in exec.

@@ -22,6 +22,7 @@ use crate::exec::{self, ExecFailure};
 use crate::frame::{ANSWER_BYTES_MAX, Request};
 use crate::log::{LogSink, Output};
 use crate::peak::Peak;
+use crate::runtime_api::{Purpose, RuntimeApi};
 
 /// How often memory is looked at while a call runs.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -72,6 +73,8 @@ pub struct Guest {
     watched: Arc<Watched>,
     /// Set by `load` for custom runtimes: from then on the guest speaks HTTP.
     server: OnceLock<Server>,
+    /// Set by `load` for programs that fetch their calls.
+    api: OnceLock<RuntimeApi>,
     function: OnceLock<Arc<Function>>,
 }
 
@@ -100,6 +103,7 @@ impl Guest {
             channel: Channel::new(cell.channel)?,
             watched: Arc::new(Watched { output: Output::start(cell.log)?, peak: Peak::new(cell.usage), ended: cell.ended }),
             server: OnceLock::new(),
+            api: OnceLock::new(),
             function: OnceLock::new(),
         };
         let greeted = async {
@@ -147,12 +151,16 @@ impl Guest {
         let output = &self.watched.output;
         output.open(spec.instance.clone(), Arc::clone(&spec.logs));
         let in_flight = InFlight::begin(output, &spec.request, true);
-        let builtin = spec.function.config.runtime.protocol() == Protocol::Frames;
-        let result =
-            if builtin { self.load_builtin(spec, deadline).await } else { self.load_custom(sandboxes, spec, deadline).await };
+        let runtime = &spec.function.config.runtime;
+        let result = match runtime.protocol() {
+            Protocol::Frames => self.load_builtin(spec, deadline).await,
+            Protocol::Http => self.load_custom(sandboxes, spec, deadline).await,
+            Protocol::RuntimeApi => self.load_fetching(sandboxes, spec, deadline).await,
+            Protocol::Module => Err(StartError::Protocol("a module needs no cell".to_owned())),
+        };
         let log_tail = in_flight.end();
         self.watched.peak.look();
-        if builtin && result.is_err() {
+        if runtime.language().has_its_log_marked() && result.is_err() {
             // The call that wanted the instance ends here.
             output.platform_line(&spec.request, &end_line("Invoke", &spec.request, true));
         }
@@ -177,8 +185,30 @@ impl Guest {
         }
     }
 
+    /// A server of the user's own, or a program that fetches its calls: whichever it shows itself to be first.
     async fn load_custom(&self, sandboxes: &Arc<dyn Sandboxes>, spec: &LoadSpec, deadline: Instant) -> Result<(), StartError> {
-        let program = exec::custom(spec);
+        let api = RuntimeApi::open(sandboxes, self.cell, spec, Arc::clone(&self.watched)).await?;
+        self.execute(&exec::custom(spec, &api.address()), deadline).await?;
+        let server = Server::new(Arc::clone(sandboxes), self.cell, spec, Arc::clone(&self.watched));
+        let up = async {
+            tokio::select! {
+                up = server.up() => up.map(|()| false),
+                greeted = api.greeted() => greeted.map(|()| true).map_err(StartError::Function),
+            }
+        };
+        if self.wait_until_up(up, deadline).await? { self.keep(&self.api, api) } else { self.keep(&self.server, server) }
+    }
+
+    /// A program that fetches its calls.
+    async fn load_fetching(&self, sandboxes: &Arc<dyn Sandboxes>, spec: &LoadSpec, deadline: Instant) -> Result<(), StartError> {
+        let api = RuntimeApi::open(sandboxes, self.cell, spec, Arc::clone(&self.watched)).await?;
+        self.execute(&exec::fetching(spec, &api.address()), deadline).await?;
+        self.wait_until_up(async { api.greeted().await.map_err(StartError::Function) }, deadline).await?;
+        self.keep(&self.api, api)
+    }
+
+    /// Has the launcher become the user's program.
+    async fn execute(&self, program: &exec::Program, deadline: Instant) -> Result<(), StartError> {
         if program.head.len() > crate::frame::HEAD_BYTES_MAX {
             return Err(StartError::FileNotFound);
         }
@@ -188,35 +218,41 @@ impl Guest {
         };
         match self.watched.until(deadline, started).await {
             // The program got no channel: end of file says that the launcher became it.
-            Ok(Err(ChannelError::Closed)) => {}
-            Ok(Err(ChannelError::Unread)) => return Err(self.start_cut_short().await),
-            Ok(Ok(Greeting::ExecFailed(report))) => {
-                return Err(match ExecFailure::parse(&report) {
-                    ExecFailure::NotFound => StartError::FileNotFound,
-                    ExecFailure::Permission => StartError::FilePermission,
-                    ExecFailure::Other => self.start_cut_short().await,
-                });
-            }
-            Ok(Ok(Greeting::Ready)) => return Err(StartError::Protocol("the launcher said Ready".to_owned())),
-            Ok(Err(error)) => return Err(StartError::Protocol(error.to_string())),
-            Err(Cut::Deadline) => return Err(StartError::TimedOut),
-            Err(Cut::Ended(ended)) => return Err(StartError::Exited(ended)),
+            Ok(Err(ChannelError::Closed)) => Ok(()),
+            Ok(Err(ChannelError::Unread)) => Err(self.start_cut_short().await),
+            Ok(Ok(Greeting::ExecFailed(report))) => Err(match ExecFailure::parse(&report) {
+                ExecFailure::NotFound => StartError::FileNotFound,
+                ExecFailure::Permission => StartError::FilePermission,
+                ExecFailure::Other => self.start_cut_short().await,
+            }),
+            Ok(Ok(Greeting::Ready)) => Err(StartError::Protocol("the launcher said Ready".to_owned())),
+            Ok(Err(error)) => Err(StartError::Protocol(error.to_string())),
+            Err(Cut::Deadline) => Err(StartError::TimedOut),
+            Err(Cut::Ended(ended)) => Err(StartError::Exited(ended)),
         }
-        let server = Server::new(Arc::clone(sandboxes), self.cell, spec, Arc::clone(&self.watched));
-        let up = match self.watched.until(deadline, server.up()).await {
+    }
+
+    /// Waits for the user's program, no longer than the deadline and the cell's life.
+    async fn wait_until_up<T>(
+        &self,
+        up: impl Future<Output = Result<T, StartError>>,
+        deadline: Instant,
+    ) -> Result<T, StartError> {
+        match self.watched.until(deadline, up).await {
+            // A socket inside a cell that has just ended cannot be had; that it has ended is the news.
+            Ok(Err(StartError::Sandbox(error))) => match self.watched.end_within(Duration::from_millis(100)).await {
+                Some(ended) => Err(StartError::Exited(ended)),
+                None => Err(StartError::Sandbox(error)),
+            },
             Ok(up) => up,
             Err(Cut::Deadline) => Err(StartError::TimedOut),
             Err(Cut::Ended(ended)) => Err(StartError::Exited(ended)),
-        };
-        // A socket inside a cell that has just ended cannot be had; that it has ended is the news.
-        match up {
-            Err(StartError::Sandbox(error)) => match self.watched.end_within(Duration::from_millis(100)).await {
-                Some(ended) => return Err(StartError::Exited(ended)),
-                None => return Err(StartError::Sandbox(error)),
-            },
-            other => other?,
         }
-        self.server.set(server).map_err(|_| StartError::Protocol("loaded before".to_owned()))
+    }
+
+    #[expect(clippy::unused_self, reason = "it is the guest's place that is filled")]
+    fn keep<T>(&self, place: &OnceLock<T>, value: T) -> Result<(), StartError> {
+        place.set(value).map_err(|_| StartError::Protocol("loaded before".to_owned()))
     }
 
     async fn start_cut_short(&self) -> StartError {
@@ -232,9 +268,10 @@ impl Guest {
     /// See [`CallError`].
     pub async fn initialize(&self, call: &CallContext, deadline: Instant) -> Result<Vec<u8>, Failed<CallError>> {
         let Some(hook) = self.config_hook(|config| config.initializer()) else { return Ok(Vec::new()) };
-        match self.server.get() {
-            Some(server) => server.initialize(call, deadline).await,
-            None => self.builtin_hook(Request::Init, "Initialize", hook, call, deadline).await,
+        match (self.server.get(), self.api.get()) {
+            (Some(server), _) => server.initialize(call, deadline).await,
+            (None, Some(api)) => api.hook(Purpose::Initializer, call, deadline).await,
+            (None, None) => self.builtin_hook(Request::Init, "Initialize", hook, call, deadline).await,
         }
     }
 
@@ -243,6 +280,15 @@ impl Guest {
     /// # Errors
     /// See [`CallError`].
     pub async fn invoke(&self, call: &CallContext, payload: Payload, deadline: Instant) -> Result<Answered, Failed<CallError>> {
+        if let Some(api) = self.api.get() {
+            return match payload {
+                Payload::Event(event) => api.invoke(call, event, deadline).await,
+                Payload::Http(_) => Err(CallError::BadResponse(
+                    "this program fetches events and takes no requests; give it the runtime go1 or provided".to_owned(),
+                )
+                .into()),
+            };
+        }
         match (self.server.get(), payload) {
             (Some(server), Payload::Event(event)) => server.invoke(call, event, deadline).await,
             (Some(server), Payload::Http(request)) => server.pass_through(call, request, deadline).await,
@@ -260,9 +306,10 @@ impl Guest {
     /// See [`CallError`].
     pub async fn pre_stop(&self, call: &CallContext, deadline: Instant) -> Result<(), CallError> {
         let Some(hook) = self.config_hook(|config| config.pre_stop()) else { return Ok(()) };
-        let result = match self.server.get() {
-            Some(server) => server.pre_stop(call, deadline).await,
-            None => self.builtin_hook(Request::PreStop, "PreStop", hook, call, deadline).await,
+        let result = match (self.server.get(), self.api.get()) {
+            (Some(server), _) => server.pre_stop(call, deadline).await,
+            (None, Some(api)) => api.hook(Purpose::PreStop, call, deadline).await,
+            (None, None) => self.builtin_hook(Request::PreStop, "PreStop", hook, call, deadline).await,
         };
         result.map(drop).map_err(|failed| failed.error)
     }
@@ -335,9 +382,10 @@ impl Guest {
     #[must_use]
     pub fn is_spent(&self) -> bool {
         self.watched.ended.borrow().is_some()
-            || match self.server.get() {
-                Some(server) => server.is_spent(),
-                None => self.channel.is_broken(),
+            || match (self.server.get(), self.api.get()) {
+                (Some(server), _) => server.is_spent(),
+                (None, Some(api)) => api.is_spent(),
+                (None, None) => self.channel.is_broken(),
             }
     }
 

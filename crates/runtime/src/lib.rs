@@ -35,6 +35,7 @@ mod http_client;
 mod http_headers;
 mod log;
 mod peak;
+mod runtime_api;
 mod tunnel;
 
 pub use call::{Answer, Answered, Body, BoxError, CallContext, HttpBase, MarkedStatus, Payload};

@@ -1,8 +1,10 @@
 //! Signed requests to the control API, as JSON values: short enough that a test shows what it says and nothing else.
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -89,9 +91,17 @@ impl Api {
     /// # Errors
     /// When it is refused; the error holds the answer.
     pub fn create(&self, name: &str, runtime: &str, files: &[(&str, &str)], members: Value) -> Result<Value> {
+        self.create_from(name, runtime, &zip_of(files)?, members)
+    }
+
+    /// Creates a function from a base64 zip; `members` are added to the request.
+    ///
+    /// # Errors
+    /// When it is refused; the error holds the answer.
+    pub fn create_from(&self, name: &str, runtime: &str, zip: &str, members: Value) -> Result<Value> {
         let mut body = json!({
             "functionName": name, "runtime": runtime, "handler": "index.handler",
-            "code": { "zipFile": zip_of(files)? },
+            "code": { "zipFile": zip },
         });
         if let (Some(body), Some(members)) = (body.as_object_mut(), members.as_object()) {
             body.extend(members.clone());
@@ -127,6 +137,30 @@ impl Api {
             event,
         )
     }
+}
+
+/// A base64 zip of everything below `folder`, with the modes it has there.
+///
+/// # Errors
+/// When something in it cannot be read.
+pub fn zip_of_folder(folder: &Path) -> Result<String> {
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(&next).with_context(|| format!("cannot list {}", next.display()))? {
+            let path = entry?.path();
+            let metadata = std::fs::metadata(&path)?;
+            if metadata.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let mode = metadata.permissions().mode() & 0o777;
+            let name = path.strip_prefix(folder)?.to_str().context("a file's name is no text")?;
+            archive.start_file(name, zip::write::SimpleFileOptions::default().unix_permissions(mode))?;
+            archive.write_all(&std::fs::read(&path)?)?;
+        }
+    }
+    Ok(base64::engine::general_purpose::STANDARD.encode(archive.finish()?.into_inner()))
 }
 
 /// A base64 zip of `files`; a file called `bootstrap` is executable.

@@ -8,6 +8,6 @@ pub mod api;
 pub mod http;
 pub mod platform;
 
-pub use api::{Api, zip_of};
+pub use api::{Api, zip_of, zip_of_folder};
 pub use http::{Connection, Response};
 pub use platform::{Options, Platform};

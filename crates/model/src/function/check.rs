@@ -49,7 +49,7 @@ impl FunctionConfig {
         }
         if let Some(concurrency) = self.instance_concurrency {
             within("instanceConcurrency", concurrency, (1, limits.concurrency_max))?;
-            if concurrency > 1 && self.runtime.protocol() != Protocol::Http {
+            if concurrency > 1 && self.runtime.protocol() == Protocol::Frames {
                 return wrong(
                     "instanceConcurrency",
                     format!("must be 1 for runtime '{}' (actual: {concurrency})", self.runtime.as_str()),
