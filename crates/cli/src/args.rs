@@ -121,6 +121,29 @@ pub(crate) struct Up {
     /// A directory besides /usr that functions see, read-only, for interpreters that live elsewhere; may be given more than once
     #[arg(long, value_name = "DIR")]
     pub(crate) interpreters: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) capacity: Capacity,
+}
+
+/// How much the platform takes on. The supervisor passes it on to the server.
+#[derive(Debug, Args)]
+pub(crate) struct Capacity {
+    /// Most instances of one account at a time [default: 300]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) instances_per_account: Option<usize>,
+    /// How long a call may wait for an instance, apart from how long it may run [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) queue_wait: Option<u64>,
+    /// Most sandboxes of one kind made ahead of need; 0 makes each when a call wants it [default: by recent demand]
+    #[arg(long, value_name = "N")]
+    pub(crate) stock: Option<usize>,
+    /// Memory for all instances together, in MB [default: three quarters of the machine's]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(64..))]
+    pub(crate) memory_mb: Option<u64>,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "write a whole number of at least 1".to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -134,6 +157,8 @@ pub(crate) struct Server {
     /// A further name of the listener
     #[arg(long = "name")]
     pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) capacity: Capacity,
 }
 
 #[derive(Debug, Args)]

@@ -1,10 +1,11 @@
 //! The verbs that are the platform itself. Thin: everything happens in `server`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use dunlin_server::{ServerConfig, ServerError, UpConfig};
+use dunlin_server::{Capacity, ServerConfig, ServerError, UpConfig};
 
-use crate::args::{Server, Shared, Up};
+use crate::args::{self, Server, Shared, Up};
 use crate::credentials::default_data;
 use crate::failure::Failure;
 
@@ -17,6 +18,7 @@ pub(crate) fn up(up: Up, shared: &Shared) -> Result<ExitCode, Failure> {
         region: up.region,
         egress: !up.no_egress,
         interpreters: up.interpreters,
+        capacity: capacity(&up.capacity),
     };
     dunlin_server::up(&config).map_err(|error| Failure::of("cannot run the platform", &error).next("dunlin doctor"))
 }
@@ -27,7 +29,8 @@ const START_ANEW: u8 = 100;
 
 /// `dunlin server`: the unprivileged half.
 pub(crate) fn server(server: Server) -> Result<ExitCode, Failure> {
-    let config = ServerConfig { domain: server.domain, names: server.names, port: server.port };
+    let capacity = capacity(&server.capacity);
+    let config = ServerConfig { domain: server.domain, names: server.names, port: server.port, capacity };
     match dunlin_server::server_main(config) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error @ ServerError::Stopped(_)) => {
@@ -35,6 +38,15 @@ pub(crate) fn server(server: Server) -> Result<ExitCode, Failure> {
             Ok(ExitCode::from(START_ANEW))
         }
         Err(error) => Err(Failure::of("cannot run the server", &error)),
+    }
+}
+
+fn capacity(said: &args::Capacity) -> Capacity {
+    Capacity {
+        instances_per_account: said.instances_per_account,
+        queue_wait: said.queue_wait.map(Duration::from_secs),
+        stock: said.stock,
+        memory_mb: said.memory_mb,
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// Share of `memory_bytes_max` that waiting cells may use. Default 0.1.
     pub stock_share: f64,
+    /// Most waiting cells of one class, 0 for none. Default: each class's own.
+    pub stock_max: Option<usize>,
     /// How long making a cell may take. Default 30 s.
     pub make_timeout: Duration,
     /// How long loading code may take in a built-in runtime. Default 60 s.
@@ -52,6 +54,7 @@ impl Default for Config {
             waiting_per_account_max: 10_000,
             idle_timeout: Duration::from_secs(300),
             stock_share: 0.1,
+            stock_max: None,
             make_timeout: Duration::from_secs(30),
             load_timeout: Duration::from_secs(60),
             custom_start_timeout: Duration::from_secs(120),

@@ -126,6 +126,7 @@ impl Pool {
             making: config.making_max.max(1),
             waiting_per_account: config.waiting_per_account_max,
             stock_bytes,
+            stock_max: config.stock_max,
             idle: config.idle_timeout,
         });
         let table = Table {

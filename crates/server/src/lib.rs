@@ -13,10 +13,12 @@
 //! flushed, because every step before writes some.
 
 mod adapters;
+mod capacity;
 mod platform;
 mod spawner;
 mod supervisor;
 
+pub use capacity::Capacity;
 pub use platform::{ServerConfig, ServerError, server_main};
 pub use spawner::spawner_main;
 pub use supervisor::{UpConfig, UpError, up};

@@ -23,8 +23,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::adapters;
 use crate::adapters::{FunctionOutput, Outcomes, PoolEvents, Status};
+use crate::{Capacity, adapters};
 
 /// Why the server could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +68,8 @@ pub struct ServerConfig {
     pub names: Vec<String>,
     /// The port clients reach the listener at.
     pub port: u16,
+    /// How much to take on.
+    pub capacity: Capacity,
 }
 
 /// Runs the unprivileged process: takes what the supervisor left in its descriptors and serves until SIGTERM.
@@ -140,7 +142,7 @@ impl Platform {
             move |source: Box<dyn std::error::Error + Send + Sync>| ServerError::State { what, path, source }
         };
         let folder = &facts.state_dir;
-        let limits = Limits::default();
+        let limits = config.capacity.limits();
         let database = folder.join("dunlin.db");
         let sqlite = Sqlite::open(&database).map_err(|error| state("the database", &database)(error.into()))?;
         let sqlite = Arc::new(sqlite);
@@ -175,19 +177,14 @@ impl Platform {
             tasks.spawn(named("the nonce writer", async move { verifier.run(stopped).await }));
         }
 
-        let pool_config = dunlin_pool::Config {
-            region: facts.root.region.clone(),
-            instances_per_account_max: limits.instances_per_account_max,
-            ..dunlin_pool::Config::default()
-        };
+        let pool_config = config.capacity.pool(facts.root.region.clone(), &limits);
         let output = Arc::new(FunctionOutput(logs.clone()));
         let pool = Pool::new(pool_config, Arc::clone(&sandboxes), output, Arc::new(PoolEvents));
         for (_, function) in store.view().functions() {
             pool.expect(&function.value.config);
         }
         let outcomes: Arc<dyn OutcomeSink> = Arc::new(Outcomes { ledger: ledger.clone(), metrics: metrics.clone() });
-        let invoke_config =
-            dunlin_invoke::Config { payload_bytes_max: limits.payload_bytes_max, ..dunlin_invoke::Config::default() };
+        let invoke_config = config.capacity.invoke(&limits);
         let invoker = Invoker::new(invoke_config, Arc::clone(&store), pool.clone(), outcomes);
 
         let seal_key = seal_key(&facts.root.access_key_secret);

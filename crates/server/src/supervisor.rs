@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use dunlin_sandbox::supervisor::{Config, RunError, run};
 
+use crate::Capacity;
+
 /// What `dunlin up` was told.
 #[derive(Clone, Debug)]
 pub struct UpConfig {
@@ -25,6 +27,8 @@ pub struct UpConfig {
     pub egress: bool,
     /// Directories besides `/usr` that cells see, read-only: interpreters that live elsewhere.
     pub interpreters: Vec<PathBuf>,
+    /// How much it takes on.
+    pub capacity: Capacity,
 }
 
 /// Why there is no platform.
@@ -62,7 +66,8 @@ pub fn up(config: &UpConfig) -> Result<ExitCode, UpError> {
     let listener = TcpListener::bind(config.listen).map_err(refused)?;
     let bound = listener.local_addr().map_err(refused)?;
     let port = bound.port().to_string();
-    let server = ["server", "--domain", &config.domain, "--port", &port].map(OsString::from).to_vec();
+    let mut server = ["server", "--domain", &config.domain, "--port", &port].map(OsString::from).to_vec();
+    server.extend(config.capacity.arguments());
     let supervisor = Config {
         listeners: vec![OwnedFd::from(listener)],
         endpoint: format!("http://{bound}"),

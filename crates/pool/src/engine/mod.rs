@@ -74,6 +74,8 @@ pub struct Bounds {
     pub waiting_per_account: usize,
     /// Memory of waiting cells together.
     pub stock_bytes: u64,
+    /// Waiting cells of one class, where it is not the class's own number.
+    pub stock_max: Option<usize>,
     /// How long an idle instance is kept when its function does not say.
     pub idle: Duration,
 }

@@ -73,10 +73,10 @@ impl Stock {
     }
 
     /// How many cells should wait now.
-    fn target(&self, now: Instant) -> usize {
+    fn target(&self, most: Option<usize>, now: Instant) -> usize {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and not negative")]
         let ahead = (self.rate_at(now) * AHEAD_SECONDS).round() as usize;
-        (self.class.stock_min() + ahead).min(self.class.stock_max())
+        (self.class.stock_min() + ahead).min(most.unwrap_or_else(|| self.class.stock_max()))
     }
 }
 
@@ -119,7 +119,7 @@ impl Engine {
 
     fn review_stock(&mut self, class: Class, now: Instant) {
         let stock = &self.stocks[&class];
-        let target = stock.target(now);
+        let target = stock.target(self.bounds.stock_max, now);
         let (waiting, coming, orders) = (stock.waiting.len(), stock.making, stock.orders.len());
         let due = stock.refill_at.max(stock.retry_at);
         if orders > 0 {

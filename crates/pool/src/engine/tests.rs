@@ -22,6 +22,7 @@ fn bounds() -> Bounds {
         making: 8,
         waiting_per_account: 10_000,
         stock_bytes: 1 << 30,
+        stock_max: None,
         idle: 5 * MINUTE,
     }
 }
@@ -442,6 +443,19 @@ fn a_drain_serves_who_waits_and_ends_everything() {
 }
 
 #[test]
+fn a_stock_of_none_makes_a_cell_for_each_start_only() {
+    let mut world = World::new(Bounds { stock_max: Some(0), ..bounds() });
+    let f = python("f");
+    world.on(Event::Expect { class: f.class });
+    assert!(world.making.is_empty());
+    let waiter = world.lease(&f, MINUTE);
+    world.settle();
+    assert!(world.served_by(waiter).is_some());
+    world.pass(MINUTE);
+    assert!(world.making.is_empty());
+}
+
+#[test]
 fn demand_makes_more_cells_wait_and_quiet_fewer() {
     let mut world = World::new(bounds());
     for n in 0..200 {
@@ -570,6 +584,7 @@ fn a_million_random_events_break_no_promise() {
             waiting_per_account: 1 + dice.roll(20),
             stock_bytes: (dice.roll(40) as u64) << 20,
             idle: Duration::from_secs(1 + dice.roll(300) as u64),
+            stock_max: (dice.roll(4) == 0).then(|| dice.roll(3)),
         };
         let demands = demands(&mut dice);
         let mut world = World::new(bounds);
