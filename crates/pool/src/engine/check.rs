@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use tokio::time::Instant;
 
-use super::core::{Engine, State, Timer};
+use super::state::{Engine, State, Timer};
 
 impl Engine {
     /// Panics unless every invariant of the module's page holds. `now` must have been ticked already.

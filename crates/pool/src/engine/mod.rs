@@ -18,10 +18,13 @@
 //! - The counts of accounts, classes, memory, starts and makes equal what the cells and orders add up to, and are within
 //!   the [`Bounds`].
 
+mod calls;
+mod cells;
 #[cfg(test)]
 mod check;
 mod core;
 mod pump;
+mod state;
 mod stock;
 #[cfg(test)]
 mod tests;
@@ -34,7 +37,7 @@ use tokio::time::Instant;
 
 use crate::class::Class;
 
-pub use self::core::Engine;
+pub use self::state::Engine;
 
 /// One cell, from its making to the end of its walls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,6 +1,6 @@
 //! From who waits to what is started: orders, cells for orders, and whose idle instance makes room.
 
-use super::core::{Cell, Engine, State, Timer, VersionNo};
+use super::state::{Cell, Engine, State, Timer, VersionNo};
 use super::stock::Order;
 use super::{Action, CellNo, MakeFault, Why, make_pause};
 use crate::class::Class;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::core::{Engine, VersionNo};
+use super::state::{Engine, VersionNo};
 use super::{CellNo, WaiterId};
 use crate::class::Class;
 

@@ -1,0 +1,167 @@
+//! Cells: made, started, idle, ended.
+
+use std::mem;
+
+use tokio::time::Instant;
+
+use super::state::{Cell, Engine, State, Timer, VersionNo};
+use super::{Action, CellNo, FAILURES_TOLD_TO_ALL, MakeFault, PLATFORM_ATTEMPTS, StartFault, WaiterId, Why, start_pause};
+
+/// How long the failures of a version are remembered after the last one.
+const FAILURE_MEMORY: std::time::Duration = std::time::Duration::from_secs(60);
+
+impl Engine {
+    pub(super) fn made(&mut self, number: CellNo, result: Result<(), MakeFault>, now: Instant) {
+        let Some(cell) = self.cells.get_mut(&number) else { return };
+        if !matches!(cell.state, State::Making) {
+            return;
+        }
+        let class = cell.class;
+        self.making -= 1;
+        match result {
+            Ok(()) => {
+                cell.state = State::Waiting;
+                let stock = self.stock(class);
+                stock.making -= 1;
+                stock.failures = 0;
+                stock.waiting.push_back(number);
+                if self.draining && self.stock(class).orders.is_empty() {
+                    self.end_waiting(number);
+                }
+            }
+            Err(fault) => {
+                let weight = cell.weight;
+                self.cells.remove(&number);
+                self.memory -= weight;
+                self.make_failed(class, fault, now);
+            }
+        }
+        self.pump(now);
+    }
+
+    pub(super) fn started(&mut self, number: CellNo, result: Result<(), StartFault>, now: Instant) {
+        let Some(cell) = self.cells.get_mut(&number) else { return };
+        let State::Starting { version, nominal } = cell.state else { return };
+        self.starting -= 1;
+        let entry = self.versions.get_mut(&version).expect("a cell's version lives as long as the cell");
+        entry.starting -= 1;
+        let Err(fault) = result else {
+            cell.state = State::Live { version, in_flight: 0, ends: false, expires: None };
+            entry.failures = 0;
+            entry.free.push_back(number);
+            let first = if entry.waiters.contains(&nominal) { Some(nominal) } else { entry.waiters.first().copied() };
+            self.rest(number, now);
+            if let Some(waiter) = first {
+                self.forget_waiter(waiter);
+                self.grant(waiter, number, true);
+            }
+            self.serve(version, now);
+            return self.pump(now);
+        };
+        self.stop(number, false);
+        match fault {
+            StartFault::Function => self.start_failed(version, nominal, now),
+            StartFault::Platform => {
+                if let Some(waiter) = self.waiters.get_mut(&nominal) {
+                    waiter.attempts += 1;
+                    if waiter.attempts >= PLATFORM_ATTEMPTS {
+                        self.refuse(nominal, Why::Platform);
+                    } else {
+                        self.version(version).unordered.insert(nominal);
+                    }
+                }
+            }
+        }
+        self.want(version, now);
+        self.pump(now);
+    }
+
+    pub(super) fn start_failed(&mut self, version: VersionNo, nominal: WaiterId, now: Instant) {
+        let entry = self.version(version);
+        entry.failures += 1;
+        let pause = start_pause(entry.failures);
+        entry.retry_at = now + pause;
+        let failures = entry.failures;
+        let (forgotten, forget_at) = (entry.forget_at, now + pause + FAILURE_MEMORY);
+        entry.forget_at = forget_at;
+        self.timers.remove(&(forgotten, Timer::Forget(version)));
+        self.timers.insert((forget_at, Timer::Forget(version)));
+        if !pause.is_zero() {
+            self.timers.insert((now + pause, Timer::Retry(version)));
+        }
+        if self.waiters.contains_key(&nominal) {
+            self.refuse(nominal, Why::StartFailed);
+        }
+        if failures >= FAILURES_TOLD_TO_ALL {
+            self.drop_orders(version);
+            for waiter in mem::take(&mut self.version(version).unordered) {
+                self.refuse(waiter, Why::OthersFailed);
+            }
+        }
+    }
+
+    pub(super) fn died(&mut self, number: CellNo, now: Instant) {
+        let Some(cell) = self.cells.get_mut(&number) else { return };
+        match &mut cell.state {
+            // Whoever makes, starts or ends it reports.
+            State::Making | State::Starting { .. } | State::Ending { .. } => return,
+            State::Waiting => self.end_waiting(number),
+            State::Live { version, in_flight, ends, .. } => {
+                let (version, busy) = (*version, *in_flight > 0);
+                *ends = true;
+                self.version(version).free.retain(|free| *free != number);
+                if !busy {
+                    self.stop(number, false);
+                }
+            }
+        }
+        self.pump(now);
+    }
+
+    pub(super) fn stopped(&mut self, number: CellNo, now: Instant) {
+        if !matches!(self.cells.get(&number), Some(Cell { state: State::Ending { .. }, .. })) {
+            return;
+        }
+        let cell = self.cells.remove(&number).expect("it was there a line ago");
+        self.memory -= cell.weight;
+        self.ending_memory -= cell.weight;
+        if let State::Ending { version: Some(version) } = cell.state {
+            self.version(version).cells -= 1;
+            self.forget_version_if_over(version, now);
+        }
+        self.pump(now);
+    }
+
+    /// An instance has no call any more.
+    pub(super) fn rest(&mut self, number: CellNo, now: Instant) {
+        let kept = self.bounds.idle;
+        let Some(Cell { state: State::Live { version, expires, .. }, .. }) = self.cells.get_mut(&number) else { return };
+        let at = now + self.versions[version].demand.idle.unwrap_or(kept);
+        *expires = Some(at);
+        self.timers.insert((at, Timer::Expire(number)));
+        self.idle += 1;
+    }
+
+    /// Ends a bound cell.
+    pub(super) fn stop(&mut self, number: CellNo, graceful: bool) {
+        let Some(cell) = self.cells.get_mut(&number) else { return };
+        let version = match cell.state {
+            State::Starting { version, .. } => version,
+            State::Live { version, expires, .. } => {
+                if let Some(at) = expires {
+                    self.timers.remove(&(at, Timer::Expire(number)));
+                    self.idle -= 1;
+                }
+                version
+            }
+            State::Making | State::Waiting | State::Ending { .. } => return,
+        };
+        cell.state = State::Ending { version: Some(version) };
+        self.ending_memory += cell.weight;
+        let entry = self.versions.get_mut(&version).expect("a cell's version lives as long as the cell");
+        entry.free.retain(|free| *free != number);
+        let account = entry.demand.key.function.account().clone();
+        self.free_place(&account);
+        self.out.push(Action::Stop { cell: number, graceful });
+    }
+}

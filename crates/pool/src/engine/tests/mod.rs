@@ -1,0 +1,194 @@
+//! Claims about the engine, one script each, and a million random events, in a world that performs actions on paper.
+
+mod claims;
+mod random;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_model::{FunctionKey, Language, Revision, VersionKey};
+use dunlin_sandbox::Net;
+use tokio::time::Instant;
+
+use super::*;
+use crate::api::InstanceState;
+use crate::class::Program;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn bounds() -> Bounds {
+    Bounds {
+        instances_per_account: 300,
+        memory_bytes: 16 << 30,
+        starting: 64,
+        making: 8,
+        waiting_per_account: 10_000,
+        stock_bytes: 1 << 30,
+        stock_max: None,
+        idle: 5 * MINUTE,
+    }
+}
+
+fn demand(account: u64, name: &str, revision: u64, program: Program, concurrency: u32) -> Arc<Demand> {
+    let account = format!("{account:016}").parse().expect("16 digits");
+    let function = FunctionKey::from_stored(account, name.parse().expect("a name"));
+    Arc::new(Demand {
+        key: VersionKey { function, version: "LATEST".into(), revision: Revision(revision) },
+        class: Class { program, net: Net::Internet },
+        concurrency,
+        idle: None,
+        memory_bytes: 128 << 20,
+    })
+}
+
+fn python(name: &str) -> Arc<Demand> {
+    demand(1, name, 1, Program::Python, 1)
+}
+
+/// Performs actions on paper and holds every grant and every stop against what was promised.
+struct World {
+    engine: Engine,
+    now: Instant,
+    last: u64,
+    making: Vec<CellNo>,
+    starting: Vec<CellNo>,
+    stopping: Vec<CellNo>,
+    bound: HashMap<CellNo, (VersionKey, u32)>,
+    /// Calls in flight.
+    leases: Vec<(WaiterId, CellNo)>,
+    waiting: HashMap<WaiterId, VersionKey>,
+    refused: Vec<(WaiterId, Why)>,
+    colds: usize,
+    /// Cells that must not be granted any more.
+    spent: HashSet<CellNo>,
+    gentle: Vec<bool>,
+}
+
+impl World {
+    fn new(bounds: Bounds) -> Self {
+        Self {
+            engine: Engine::new(bounds),
+            now: Instant::now(),
+            last: 0,
+            making: Vec::new(),
+            starting: Vec::new(),
+            stopping: Vec::new(),
+            bound: HashMap::new(),
+            leases: Vec::new(),
+            waiting: HashMap::new(),
+            refused: Vec::new(),
+            colds: 0,
+            spent: HashSet::new(),
+            gentle: Vec::new(),
+        }
+    }
+
+    fn on(&mut self, event: Event) {
+        for action in self.engine.on(event, self.now) {
+            match action {
+                Action::Make { cell, .. } => self.making.push(cell),
+                Action::Start { cell, demand, waiter } => {
+                    assert_eq!(self.waiting.get(&waiter), Some(&demand.key), "a start is for somebody who waits");
+                    let earlier = self.bound.insert(cell, (demand.key.clone(), demand.concurrency));
+                    assert!(earlier.is_none(), "a cell is bound once");
+                    self.starting.push(cell);
+                }
+                Action::Grant { waiter, cell, cold } => {
+                    let key = self.waiting.remove(&waiter).expect("only who waits is granted");
+                    let (bound, concurrency) = &self.bound[&cell];
+                    assert_eq!(&key, bound, "an instance serves one version");
+                    assert!(!self.spent.contains(&cell), "a spent instance serves nobody");
+                    assert!(!self.stopping.contains(&cell), "an ending instance serves nobody");
+                    self.leases.push((waiter, cell));
+                    let in_flight = self.leases.iter().filter(|(_, other)| *other == cell).count();
+                    assert!(in_flight <= *concurrency as usize, "no more calls than the function takes");
+                    self.colds += usize::from(cold);
+                }
+                Action::Refuse { waiter, why } => {
+                    assert!(self.waiting.remove(&waiter).is_some(), "only who waits is refused");
+                    self.refused.push((waiter, why));
+                }
+                Action::Stop { cell, graceful } => {
+                    assert!(!self.leases.iter().any(|(_, other)| *other == cell), "nobody is cut off");
+                    assert!(!self.stopping.contains(&cell), "a cell ends once");
+                    self.stopping.push(cell);
+                    self.gentle.push(graceful);
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        if self.engine.next_tick().is_some_and(|at| at <= self.now) {
+            self.on(Event::Tick);
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.tick();
+    }
+
+    fn lease(&mut self, demand: &Arc<Demand>, patience: Duration) -> WaiterId {
+        self.last += 1;
+        let waiter = WaiterId(self.last);
+        self.waiting.insert(waiter, demand.key.clone());
+        self.on(Event::Lease { waiter, demand: Arc::clone(demand), deadline: self.now + patience });
+        waiter
+    }
+
+    fn release(&mut self, at: usize, discard: bool) {
+        let (_, cell) = self.leases.swap_remove(at);
+        if discard {
+            self.spent.insert(cell);
+        }
+        self.on(Event::Released { cell, memory_bytes: 20 << 20, discard });
+    }
+
+    fn make_one(&mut self, at: usize, result: Result<(), MakeFault>) {
+        let cell = self.making.swap_remove(at);
+        self.on(Event::Made { cell, result });
+    }
+
+    fn start_one(&mut self, at: usize, result: Result<(), StartFault>) {
+        let cell = self.starting.swap_remove(at);
+        if result.is_err() {
+            self.spent.insert(cell);
+        }
+        self.on(Event::Started { cell, result });
+    }
+
+    fn stop_one(&mut self, at: usize) {
+        let cell = self.stopping.swap_remove(at);
+        self.bound.remove(&cell);
+        self.on(Event::Stopped { cell });
+    }
+
+    /// Reports success for everything under way, without letting time pass.
+    fn settle(&mut self) {
+        while !(self.making.is_empty() && self.starting.is_empty() && self.stopping.is_empty()) {
+            if !self.making.is_empty() {
+                self.make_one(0, Ok(()));
+            } else if !self.starting.is_empty() {
+                self.start_one(0, Ok(()));
+            } else {
+                self.stop_one(0);
+            }
+        }
+        self.engine.check(self.now);
+    }
+
+    /// Ends every call in flight and everything under way, over and over, until nothing moves.
+    fn run_dry(&mut self) {
+        self.settle();
+        while !self.leases.is_empty() {
+            self.release(0, false);
+            self.settle();
+        }
+    }
+
+    fn served_by(&self, waiter: WaiterId) -> Option<CellNo> {
+        self.leases.iter().find(|(id, _)| *id == waiter).map(|(_, cell)| *cell)
+    }
+}

@@ -1,0 +1,148 @@
+//! A million random events.
+
+use super::*;
+
+/// splitmix64: small, and good enough to shake a state machine.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((z ^ (z >> 31)) % sides as u64).expect("below a usize")
+    }
+}
+
+fn random_step(world: &mut World, dice: &mut Dice, demands: &[Arc<Demand>], newest: &mut usize) {
+    match dice.roll(100) {
+        0..30 => {
+            // Mostly the present revision, sometimes one that was resolved long ago.
+            let names = 6;
+            let revision = if dice.roll(20) == 0 { dice.roll(*newest + 1) } else { *newest };
+            let demand = &demands[revision * names + dice.roll(names)];
+            world.lease(demand, Duration::from_millis(1 + dice.roll(20_000) as u64));
+        }
+        30..50 if !world.leases.is_empty() => {
+            let at = dice.roll(world.leases.len());
+            world.release(at, dice.roll(10) == 0);
+        }
+        50..65 if !world.making.is_empty() => {
+            let at = dice.roll(world.making.len());
+            let result = match dice.roll(20) {
+                0 => Err(MakeFault::Broken),
+                1 => Err(MakeFault::Full),
+                _ => Ok(()),
+            };
+            world.make_one(at, result);
+        }
+        65..78 if !world.starting.is_empty() => {
+            let at = dice.roll(world.starting.len());
+            let result = match dice.roll(12) {
+                0 => Err(StartFault::Function),
+                1 => Err(StartFault::Platform),
+                _ => Ok(()),
+            };
+            world.start_one(at, result);
+        }
+        78..88 if !world.stopping.is_empty() => {
+            let at = dice.roll(world.stopping.len());
+            world.stop_one(at);
+        }
+        88..92 => {
+            if let Some(waiter) = world.waiting.keys().min().copied() {
+                world.waiting.remove(&waiter);
+                world.on(Event::Cancel { waiter });
+            }
+        }
+        92 => {
+            let mut cells: Vec<_> = world.bound.keys().filter(|cell| !world.starting.contains(cell)).copied().collect();
+            cells.sort();
+            if !cells.is_empty() {
+                let cell = cells[dice.roll(cells.len())];
+                world.spent.insert(cell);
+                world.on(Event::Died { cell });
+            }
+        }
+        93 => world.on(Event::Pressure { bytes: (dice.roll(64) as u64) << 20 }),
+        94 if dice.roll(10) == 0 => *newest = (*newest + 1).min(demands.len() / 6 - 1),
+        95 if dice.roll(10) == 0 => {
+            let function = demands[dice.roll(6)].key.function.clone();
+            world.on(Event::Retire { function });
+        }
+        96 if dice.roll(50) == 0 => world.pass(Duration::from_secs(dice.roll(400) as u64)),
+        _ => world.pass(Duration::from_millis(dice.roll(200) as u64)),
+    }
+}
+
+/// Six functions of two accounts and every class, in four revisions.
+fn demands(dice: &mut Dice) -> Vec<Arc<Demand>> {
+    let mut all = Vec::new();
+    for revision in 1..=4 {
+        for name in 0..6 {
+            let program =
+                [Program::Python, Program::Bootstrap { language: Language::Node, memory_mb: 128 }, Program::Launcher][name % 3];
+            let concurrency = if name % 3 == 2 { 1 + dice.roll(4) } else { 1 };
+            all.push(demand(
+                1 + name as u64 / 3,
+                &format!("f{name}"),
+                revision,
+                program,
+                u32::try_from(concurrency).expect("small"),
+            ));
+        }
+    }
+    all
+}
+
+#[test]
+fn a_million_random_events_break_no_promise() {
+    let seed = std::env::var("DUNLIN_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs());
+    eprintln!("DUNLIN_SEED={seed}");
+    let mut dice = Dice(seed);
+    let mut served = 0;
+    for episode in 0..200 {
+        let bounds = Bounds {
+            instances_per_account: 1 + dice.roll(8),
+            memory_bytes: (64 + dice.roll(400) as u64) << 20,
+            starting: 1 + dice.roll(6),
+            making: 1 + dice.roll(4),
+            waiting_per_account: 1 + dice.roll(20),
+            stock_bytes: (dice.roll(40) as u64) << 20,
+            idle: Duration::from_secs(1 + dice.roll(300) as u64),
+            stock_max: (dice.roll(4) == 0).then(|| dice.roll(3)),
+        };
+        let demands = demands(&mut dice);
+        let mut world = World::new(bounds);
+        let mut newest = 0;
+        for step in 0..5_000 {
+            random_step(&mut world, &mut dice, &demands, &mut newest);
+            if step % 8 == 0 {
+                world.tick();
+                world.engine.check(world.now);
+            }
+            if world.making.is_empty() && world.starting.is_empty() && world.stopping.is_empty() && world.leases.is_empty() {
+                world.tick();
+                world.engine.check_nobody_is_forgotten(world.now);
+            }
+        }
+        world.tick();
+        world.run_dry();
+        world.engine.check_nobody_is_forgotten(world.now);
+        served += world.colds;
+        world.on(Event::Drain);
+        world.run_dry();
+        // Those that wait behind a pause are served after it or refused at their deadline.
+        for _ in 0..50 {
+            world.pass(Duration::from_secs(1));
+            world.run_dry();
+        }
+        assert!(world.engine.is_empty(), "episode {episode}: {:?}", world.engine.stats());
+        assert!(world.waiting.is_empty() && world.bound.is_empty(), "episode {episode}");
+    }
+    assert!(served > 10_000, "the dice reached the interesting states: {served}");
+}
