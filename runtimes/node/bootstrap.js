@@ -2,30 +2,35 @@
 // The Node.js bootstrap: loads the user's module and answers calls on descriptor 3 (docs/design/wire.md).
 //
 // Runs as `node --max-old-space-size=N bootstrap.js`, warms the path that a Load and an Invoke take, says Ready, and
-// serves one call at a time until the host closes the channel.
+// serves calls until the host closes the channel: one at a time, or as many side by side as Load says.
 //
 // What always holds:
 // - A call is answered once. What a late callback, timer or rejection says after that goes to the log at most.
 // - stdout and stderr are drained before an answer is written: the host has a call's output before its answer.
-// - An exception nobody caught ends the process, after the call in flight was told.
+// - An exception nobody caught ends the process, after the calls in flight were told.
 
 const fs = require('fs');
 const Module = require('module');
 const net = require('net');
 const os = require('os');
 const path = require('path');
+const { Readable } = require('stream');
 const { format } = require('util');
 const { pathToFileURL } = require('url');
 
 const CHANNEL = 3;
-const LOAD = 2, INIT = 3, INVOKE = 4, CANCEL = 6, PRE_STOP = 7;
-const READY = 16, END = 18, ERROR = 19;
+const LOAD = 2, INIT = 3, INVOKE = 4, CHUNK = 5, CANCEL = 6, PRE_STOP = 7, GRANT = 8;
+const READY = 16, HEAD = 17, END = 18, ERROR = 19, CREDIT = 20;
+const MORE = 1;
 const HANDLED = 'HandledInvocationError';
 const UNHANDLED = 'UnhandledInvocationError';
 const INITIALIZATION = 'InitializationError';
 
 const HEADER_BYTES = 32;
 const RESULT_MAX = 32 << 20;
+/** Bytes of Chunk frames, headers included, that may be on their way in either direction. */
+const WINDOW = 256 << 10;
+const CHUNK_MAX = 64 << 10;
 const MESSAGE_CHARS_MAX = 64 << 10;
 const STACK_LINES_MAX = 100;
 /** Answers up to this size are copied beside their header and written at once. */
@@ -41,8 +46,81 @@ let channel = null;
 let loaded = { function: {}, service: {}, codePath: '/code' };
 /** The user's handler. */
 let handler = null;
-/** The request being served: `{ kind, stream, token, requestId, answered }`. */
+/** The request being served, where there is one at a time. */
 let current = null;
+/** Requests in flight by their stream. */
+const exchanges = new Map();
+/** Says which request a piece of code belongs to, where there are several at a time. */
+let whose = null;
+
+/** One request in flight. */
+class Exchange {
+  constructor(kind, stream, token, bodyFollows) {
+    this.kind = kind;
+    this.stream = stream;
+    this.token = token;
+    this.requestId = '';
+    this.answered = false;
+    /** An answer in parts is under way. */
+    this.begun = false;
+    /** How much of an answer in parts the host takes now, and who waits for it to take more. */
+    this.credit = WINDOW;
+    this.onNews = null;
+    this.cancelled = false;
+    /** The request's body, where it follows the event. */
+    this.body = bodyFollows ? new RequestBody(this) : null;
+  }
+
+  news() {
+    const tell = this.onNews;
+    this.onNews = null;
+    if (tell !== null) tell();
+  }
+}
+
+/** The body of the request that an event stands for, as it arrives. The host is told to send on as it is read. */
+class RequestBody extends Readable {
+  constructor(exchange) {
+    super({ highWaterMark: CHUNK_MAX });
+    this.exchange = exchange;
+    this.arrived = [];
+    this.wanted = false;
+    this.taken = 0;
+  }
+
+  arrive(data, last) {
+    this.arrived.push(data);
+    if (last) this.arrived.push(null);
+    if (this.wanted) this._read();
+  }
+
+  _read() {
+    this.wanted = true;
+    while (this.arrived.length > 0) {
+      const data = this.arrived.shift();
+      if (data === null) {
+        this.push(null);
+        return;
+      }
+      this.taken += HEADER_BYTES + data.length;
+      if (this.taken >= CHUNK_MAX && !this.exchange.answered) {
+        const granted = Buffer.alloc(4);
+        granted.writeUInt32LE(this.taken);
+        this.taken = 0;
+        send(CREDIT, this.exchange.stream, this.exchange.token, NOTHING, granted);
+      }
+      if (data.length > 0 && !this.push(data)) {
+        this.wanted = false;
+        return;
+      }
+    }
+  }
+}
+
+/** The request that the running code serves. */
+function serving() {
+  return whose === null ? current : whose.getStore() || null;
+}
 
 // ---- answers
 
@@ -89,12 +167,19 @@ function answer(request, kind, head, body) {
   request.answered = true;
   drained(() => {
     if (current === request) current = null;
+    exchanges.delete(request.stream);
     send(kind, request.stream, request.token, head, body);
   });
 }
 
 function succeed(request, result) {
-  if (request.answered) return;
+  if (request.answered || request.begun) return;
+  const parts = request.kind === INVOKE ? inParts(result) : null;
+  if (parts !== null) {
+    request.begun = true;
+    sendParts(request, parts).then(() => answer(request, END, NOTHING, NOTHING), (error) => fail(request, error, UNHANDLED));
+    return;
+  }
   let body;
   try {
     body = request.kind === INVOKE ? encode(result) : NOTHING;
@@ -118,11 +203,46 @@ function fail(request, error, type, fatal) {
   answer(request, ERROR, Buffer.from(stringify(head)), Buffer.from(stringify(body)));
 }
 
+/** Head and parts of an answer in parts: a stream or any async iterable, alone or as the body of a response object. Null
+ * for everything else. */
+function inParts(result) {
+  if (result === null || typeof result !== 'object') return null;
+  if (isParts(result)) return { head: {}, parts: result };
+  if (result.statusCode === undefined || !isParts(result.body)) return null;
+  const { body, isBase64Encoded, ...head } = result;
+  return { head, parts: body };
+}
+
+function isParts(value) {
+  return value !== null && typeof value === 'object' && typeof value[Symbol.asyncIterator] === 'function';
+}
+
+/** Sends an answer in parts, each as soon as it is there and the host takes it. Leaving the loop early closes the source. */
+async function sendParts(request, { head, parts }) {
+  send(HEAD, request.stream, request.token, Buffer.from(stringify(head)), NOTHING);
+  for await (const part of parts) {
+    const data = typeof part === 'string' ? Buffer.from(part) : encodeBytes(part);
+    for (let at = 0; at < data.length; at += CHUNK_MAX) {
+      const piece = data.subarray(at, at + CHUNK_MAX);
+      request.credit -= HEADER_BYTES + piece.length;
+      while (request.credit < 0 && !request.cancelled) await new Promise((resolve) => { request.onNews = resolve; });
+      if (request.cancelled) return;
+      send(CHUNK, request.stream, request.token, NOTHING, piece);
+    }
+    if (request.cancelled) return;
+  }
+}
+
+function encodeBytes(part) {
+  if (Buffer.isBuffer(part)) return part;
+  if (ArrayBuffer.isView(part)) return Buffer.from(part.buffer, part.byteOffset, part.byteLength);
+  if (part instanceof ArrayBuffer) return Buffer.from(part);
+  throw new TypeError(`A ${typeof part} is no part of an answer: it must be a string or bytes`);
+}
+
 function encode(result) {
   if (typeof result === 'string') return Buffer.from(result);
-  if (Buffer.isBuffer(result)) return result;
-  if (ArrayBuffer.isView(result)) return Buffer.from(result.buffer, result.byteOffset, result.byteLength);
-  if (result instanceof ArrayBuffer) return Buffer.from(result);
+  if (ArrayBuffer.isView(result) || result instanceof ArrayBuffer) return encodeBytes(result);
   const text = stringify(result === undefined ? null : result);
   if (text === undefined) throw new TypeError(`A ${typeof result} cannot be turned into JSON`);
   return Buffer.from(text);
@@ -178,15 +298,17 @@ function report(body) {
 process.on('uncaughtException', (error) => {
   // A user who listens too has decided to live on.
   if (process.listenerCount('uncaughtException') > 1) return;
-  if (current !== null && !current.answered) fail(current, error, UNHANDLED, true);
-  else report(describe(error, true));
+  const told = [...exchanges.values()].filter((request) => !request.answered);
+  if (told.length === 0) report(describe(error, true));
+  for (const request of told) fail(request, error, UNHANDLED, true);
   drained(() => channel === null || channel.writableLength === 0 ? process.exit(1) : channel.end(() => process.exit(1)));
 });
 
 // ---- the log
 
 function print(stream, level, text) {
-  stream.write(`${new Date().toISOString()} ${current === null ? '' : current.requestId} [${level}] ${text}\n`);
+  const request = serving();
+  stream.write(`${new Date().toISOString()} ${request === null ? '' : request.requestId} [${level}] ${text}\n`);
 }
 
 for (const [method, stream, level] of [
@@ -281,9 +403,9 @@ const logger = {
   error: (...parts) => console.error(...parts), setLogLevel() {},
 };
 
-function makeContext(call) {
+function makeContext(call, request) {
   const { name, handler, memory, timeout } = loaded.function;
-  return {
+  const context = {
     requestId: call.requestId,
     credentials: call.credentials || { accessKeyId: '', accessKeySecret: '', securityToken: '' },
     function: { name, handler, memory, timeout },
@@ -294,6 +416,8 @@ function makeContext(call) {
     tracing: { openTracingSpanContext: '', openTracingSpanBaggages: {}, jaegerEndpoint: '' },
     retryCount: call.retryCount,
   };
+  if (request.body !== null) context.body = request.body;
+  return context;
 }
 
 /** Calls `run` with `inputs` and a callback, and answers `request` with whatever comes first. */
@@ -317,21 +441,31 @@ function call(request, run, inputs) {
 }
 
 function serve(request, head, body) {
+  exchanges.set(request.stream, request);
+  if (whose !== null) return whose.run(request, perform, request, head, body);
   current = request;
+  perform(request, head, body);
+}
+
+function perform(request, head, body) {
   let input;
   try {
     input = JSON.parse(head.toString());
     if (request.kind !== LOAD) request.requestId = input.requestId;
-    if (request.kind === INVOKE) return call(request, handler, [body, makeContext(input)]);
+    if (request.kind === INVOKE) return call(request, handler, [body, makeContext(input, request)]);
     if (request.kind === LOAD) {
       begin(input);
       const found = lookup(input.handler);
-      const accept = (value) => { handler = value; succeed(request); };
+      const accept = (value) => {
+        handler = value;
+        if (input.concurrency > 1) whose = new (require('async_hooks').AsyncLocalStorage)();
+        succeed(request);
+      };
       if (typeof found === 'function') return accept(found);
       return void found.then(accept, (error) => fail(request, error, UNHANDLED));
     }
     const hook = lookup(request.kind === INIT ? loaded.initializer : loaded.preStop);
-    const run = (value) => call(request, value, [makeContext(input)]);
+    const run = (value) => call(request, value, [makeContext(input, request)]);
     if (typeof hook === 'function') return run(hook);
     return void hook.then(run).catch((error) => fail(request, error, UNHANDLED));
   } catch (error) {
@@ -362,7 +496,7 @@ function makeReader(onFrame) {
       if (chunk.length - at < wanted) break;
       const body = at + HEADER_BYTES + headBytes;
       const frame = {
-        kind: chunk[at], stream: chunk.readUInt32LE(at + 4), token: chunk.subarray(at + 16, at + HEADER_BYTES),
+        kind: chunk[at], flags: chunk[at + 1], stream: chunk.readUInt32LE(at + 4), token: chunk.subarray(at + 16, at + HEADER_BYTES),
         head: chunk.subarray(at + HEADER_BYTES, body), body: chunk.subarray(body, at + wanted),
       };
       at += wanted;
@@ -376,10 +510,21 @@ function makeReader(onFrame) {
   };
 }
 
-function onFrame({ kind, stream, token, head, body }) {
-  if (kind === CANCEL) return;
-  if (kind !== LOAD && kind !== INIT && kind !== INVOKE && kind !== PRE_STOP) process.exit(1);
-  serve({ kind, stream, token, requestId: '', answered: false }, head, body);
+function onFrame({ kind, flags, stream, token, head, body }) {
+  if (kind === LOAD || kind === INIT || kind === INVOKE || kind === PRE_STOP) {
+    return serve(new Exchange(kind, stream, token, (flags & MORE) !== 0), head, body);
+  }
+  if (kind !== CHUNK && kind !== CANCEL && kind !== GRANT) process.exit(1);
+  const request = exchanges.get(stream);
+  // It may have been answered while this was on its way.
+  if (request === undefined) return;
+  if (kind === CHUNK && request.body !== null) request.body.arrive(body, (flags & MORE) === 0);
+  if (kind === GRANT) request.credit += body.readUInt32LE(0);
+  if (kind === CANCEL) {
+    request.cancelled = true;
+    if (request.body !== null) request.body.destroy(new Error('The caller went away'));
+  }
+  request.news();
 }
 
 /** Walks the path of a Load and an Invoke, CommonJS and ES modules, without leaving a trace. */

@@ -10,6 +10,8 @@ What always holds:
 - stdout and stderr are flushed before an answer is written: the host has a call's output before its answer.
 - What the user may replace (`json.dumps`, `os.write`, `sys.stdout`) is bound here before user code is loaded.
 - A process that user code forked never answers: only the process that read a request writes its answer.
+- With one call at a time everything happens in the main thread. With several, the main thread reads and each call has a
+  thread of its own; coroutines of all calls share one event loop.
 """
 
 import builtins
@@ -21,19 +23,25 @@ import struct
 import sys
 import time
 
+import _contextvars
 import _signal
 import _sitebuiltins
 
 CHANNEL = 3
 
-EXEC, LOAD, INIT, INVOKE, CHUNK, CANCEL, PRE_STOP = 1, 2, 3, 4, 5, 6, 7
-READY, HEAD, END, ERROR = 16, 17, 18, 19
+EXEC, LOAD, INIT, INVOKE, CHUNK, CANCEL, PRE_STOP, GRANT = 1, 2, 3, 4, 5, 6, 7, 8
+READY, HEAD, END, ERROR, CREDIT = 16, 17, 18, 19, 20
+MORE = 1
 
 HANDLED, UNHANDLED, INITIALIZATION = "HandledInvocationError", "UnhandledInvocationError", "InitializationError"
 
 RESULT_MAX = 32 << 20
 MESSAGE_CHARS_MAX = 64 << 10
 FRAMES_MAX = 100
+# Bytes of Chunk frames, headers included, that may be on their way in either direction.
+WINDOW = 256 << 10
+CHUNK_MAX = 64 << 10
+HEADER_BYTES = 32
 
 _HEADER = struct.Struct("<BBHIII16s")
 _NO_TOKEN = bytes(16)
@@ -41,6 +49,9 @@ _NO_TOKEN = bytes(16)
 _dumps, _loads = json.dumps, json.loads
 _writev, _write, _getpid, _exit = os.writev, os.write, os.getpid, os._exit
 _OWN_FILE = __file__
+
+# The call that this thread or task serves, where there are several at a time.
+_request_id = _contextvars.ContextVar("request_id", default="")
 
 
 async def _nothing():
@@ -155,36 +166,175 @@ class Failure(Exception):
         self.kind = kind
 
 
-class Instance:
-    """One function's code and hooks, and the call in flight."""
+class Cancelled(BaseException):
+    """Nobody waits for the answer any more."""
 
-    def __init__(self, out):
+
+class Exchange:
+    """One request in flight."""
+
+    def __init__(self, kind, stream, token):
+        self.kind = kind
+        self.stream = stream
+        self.token = token
+        # The first is the reader's to write, the second the sender's: two threads, perhaps.
+        self.granted = WINDOW
+        self.spent = 0
+        self.cancelled = False
+        self.arrived = []
+        self.body_ended = True
+
+
+class Wire:
+    """Frames in, frames out, and what arrives for the requests in flight."""
+
+    def __init__(self, source, out):
+        self.source = source
         self.out = out
         self.pid = _getpid()
-        self.load = {}
-        self.handler = None
-        self.context = Context
-        self.request_id = ""
-        self.loop = None
+        self.exchanges = {}
+        # Where there are several calls at a time: what guards the writing, and what waits for news of the exchanges.
+        self.writing = None
+        self.news = None
+
+    def share(self):
+        import threading
+
+        self.writing = threading.Lock()
+        self.news = threading.Condition()
 
     def send(self, kind, stream, token, head, body):
         if _getpid() != self.pid:
             _exit(0)
+        if self.writing is None:
+            self.write(kind, stream, token, head, body)
+        else:
+            with self.writing:
+                self.write(kind, stream, token, head, body)
+
+    def write(self, kind, stream, token, head, body):
         first = _HEADER.pack(kind, 0, 0, stream, len(head), len(body), token) + head
         sent = _writev(self.out, (first, body)) if body else _write(self.out, first)
         if sent < len(first) + len(body):
             _send_rest(self.out, first, body, sent)
 
-    def request(self, kind, stream, token, head, body):
-        """Serves one request frame. Returns nothing; whatever happens, an answer was written or the process ends."""
+    def read(self):
+        """The next frame; None at the end."""
+        header = self.source.read(HEADER_BYTES)
+        if len(header) < HEADER_BYTES:
+            return None
+        kind, flags, _, stream, head_length, body_length, token = _HEADER.unpack(header)
+        head = self.source.read(head_length) if head_length else b""
+        body = self.source.read(body_length) if body_length else b""
+        if len(head) < head_length or len(body) < body_length:
+            return None
+        return kind, flags, stream, token, head, body
+
+    def note(self, kind, flags, stream, body):
+        """Takes in what concerns a request in flight. False for a frame that is none of these."""
+        if kind not in (GRANT, CANCEL, CHUNK):
+            return False
+        exchange = self.exchanges.get(stream)
+        if exchange is not None:
+            if kind == GRANT:
+                exchange.granted += int.from_bytes(body, "little")
+            elif kind == CANCEL:
+                exchange.cancelled = True
+            else:
+                exchange.arrived.append(body)
+                exchange.body_ended = not flags & MORE
+        return True
+
+    def wait(self, exchange, done):
+        """Waits until something arrived that `done` is content with."""
+        if self.news is not None:
+            with self.news:
+                self.news.wait_for(lambda: exchange.cancelled or done())
+        while not exchange.cancelled and not done():
+            frame = self.read()
+            if frame is None or not self.note(frame[0], frame[1], frame[2], frame[5]):
+                _exit(0)
+        if exchange.cancelled:
+            raise Cancelled()
+
+    def send_parts(self, exchange, head, parts):
+        """Sends an answer in parts, each as soon as it is there and the host takes it."""
+        self.send(HEAD, exchange.stream, exchange.token, head, b"")
+        for part in parts:
+            data = memoryview(part.encode() if isinstance(part, str) else part).cast("B")
+            for at in range(0, len(data), CHUNK_MAX):
+                piece = data[at : at + CHUNK_MAX]
+                exchange.spent += HEADER_BYTES + len(piece)
+                if exchange.cancelled or exchange.spent > exchange.granted:
+                    self.wait(exchange, lambda: exchange.spent <= exchange.granted)
+                self.send(CHUNK, exchange.stream, exchange.token, b"", piece)
+
+
+class RequestBody(io.RawIOBase):
+    """The body of the request that an event stands for, as it arrives."""
+
+    def __init__(self, wire, exchange):
+        super().__init__()
+        self.wire = wire
+        self.exchange = exchange
+        self.taken = 0
+        self.part = memoryview(b"")
+
+    def readable(self):
+        return True
+
+    def readinto(self, into):
+        exchange = self.exchange
+        while not self.part:
+            ended = exchange.body_ended
+            if not exchange.arrived:
+                if ended:
+                    return 0
+                self.wire.wait(exchange, lambda: exchange.arrived)
+            part = exchange.arrived.pop(0)
+            self.part = memoryview(part)
+            self.taken += HEADER_BYTES + len(part)
+            if self.taken >= CHUNK_MAX and not exchange.body_ended:
+                taken, self.taken = self.taken, 0
+                self.wire.send(CREDIT, exchange.stream, exchange.token, b"", taken.to_bytes(4, "little"))
+        count = min(len(into), len(self.part))
+        into[:count] = self.part[:count]
+        self.part = self.part[count:]
+        return count
+
+
+class Instance:
+    """One function's code and hooks, and the calls in flight."""
+
+    def __init__(self, wire):
+        self.wire = wire
+        self.load = {}
+        self.handler = None
+        self.context = Context
+        self.request_id = ""
+        self.loop = None
+        self.callers = None
+
+    def request(self, exchange, head, body):
+        """Serves one request. Returns nothing; whatever happens, an answer was written or the process ends."""
+        kind, wire = exchange.kind, self.wire
         error_type = INITIALIZATION if kind == INIT else UNHANDLED
+        wire.exchanges[exchange.stream] = exchange
         try:
             if kind == INVOKE:
                 call = _loads(head)
-                self.request_id = call["requestId"]
-                result = self.finish(self.handler(body, self.context(self, call)))
+                self.name_call(call["requestId"])
+                context = self.context(self, call)
+                if not exchange.body_ended:
+                    context.body = io.BufferedReader(RequestBody(wire, exchange), CHUNK_MAX)
+                result = self.finish(self.handler(body, context))
                 if type(result) is not bytes:
-                    result = _encode(result)
+                    streamed = None if type(result) is str else _in_parts(result)
+                    if streamed is not None:
+                        self.stream(exchange, *streamed)
+                        result = b""
+                    else:
+                        result = _encode(result)
                 if len(result) > RESULT_MAX:
                     raise Failure(
                         "FunctionError", f"The result is {len(result)} bytes, more than the limit of {RESULT_MAX} bytes"
@@ -194,31 +344,78 @@ class Instance:
                 result = b""
             else:
                 call = _loads(head)
-                self.request_id = call["requestId"]
+                self.name_call(call["requestId"])
                 hook = self.lookup(self.load["initializer" if kind == INIT else "preStop"])
                 self.finish(hook(self.context(self, call)))
                 result = b""
         except SystemExit as error:
             self.leave(error)
+        except Cancelled:
+            self.answer(exchange, END, b"", b"")
         except BaseException as error:
-            answer = _error_body(error)
-            self.flush()
-            self.send(ERROR, stream, token, b'{"errorType":"%s"}' % error_type.encode(), answer)
+            self.answer(exchange, ERROR, b'{"errorType":"%s"}' % error_type.encode(), _error_body(error))
         else:
-            self.flush()
-            self.send(END, stream, token, b"", result)
-        self.request_id = ""
+            self.answer(exchange, END, b"", result)
+        self.name_call("")
+
+    def answer(self, exchange, kind, head, body):
+        self.flush()
+        self.wire.exchanges.pop(exchange.stream, None)
+        self.wire.send(kind, exchange.stream, exchange.token, head, body)
+
+    def name_call(self, request_id):
+        if self.callers is None:
+            self.request_id = request_id
+        else:
+            _request_id.set(request_id)
+
+    def stream(self, exchange, head, parts):
+        """Answers with what a generator yields, and has it clean up when it is not run to its end."""
+        if hasattr(type(parts), "__anext__"):
+            parts = self.each(parts)
+        try:
+            self.wire.send_parts(exchange, _dumps(head).encode(), parts)
+        finally:
+            close = getattr(parts, "close", None)
+            if close is not None:
+                close()
+
+    def each(self, parts):
+        try:
+            while True:
+                try:
+                    part = self.run(parts.__anext__())
+                except StopAsyncIteration:
+                    return
+                yield part
+        finally:
+            if hasattr(parts, "aclose"):
+                self.run(parts.aclose())
 
     def finish(self, result):
-        """Runs what an `async def` handler returned. One event loop lives as long as the instance."""
-        if type(result) is not _Coroutine:
-            return result
+        """Runs what an `async def` handler returned."""
+        return self.run(result) if type(result) is _Coroutine else result
+
+    def run(self, awaitable):
+        """Runs a coroutine. One event loop lives as long as the instance."""
+        if self.callers is not None:
+            return self.callers.run(awaitable)
         if self.loop is None or self.loop.is_closed():
             import asyncio
 
             self.loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self.loop)
-        return self.loop.run_until_complete(result)
+        return self.loop.run_until_complete(awaitable)
+
+    def serve(self, exchange, head, body):
+        """Serves a request here, or in a thread of its own when calls were agreed to come side by side."""
+        if self.callers is None or exchange.kind != INVOKE:
+            self.request(exchange, head, body)
+            if exchange.kind == LOAD and self.load.get("concurrency", 1) > 1:
+                self.wire.share()
+                self.callers = Callers(self)
+        else:
+            self.callers.begin(exchange, head, body)
 
     def begin(self, load):
         """Makes the process look as the function's own: environment, working directory, paths, then its module."""
@@ -266,6 +463,62 @@ class Instance:
         _exit((code or 0) & 0xFF)
 
 
+class Callers:
+    """Threads that serve calls side by side, and the event loop that their coroutines share."""
+
+    def __init__(self, instance):
+        import queue
+
+        self.instance = instance
+        self.waiting = queue.SimpleQueue()
+        # Threads that wait and have nothing coming to them. Guarded by the wire's lock.
+        self.idle = 0
+        self.loop = None
+
+    def begin(self, exchange, head, body):
+        # Known to the wire before the next frame is read, which may be about it.
+        self.instance.wire.exchanges[exchange.stream] = exchange
+        with self.instance.wire.writing:
+            idle = self.idle > 0
+            self.idle -= idle
+        if idle:
+            self.waiting.put((exchange, head, body))
+        else:
+            import threading
+
+            threading.Thread(target=self.work, args=((exchange, head, body),), daemon=True).start()
+
+    def work(self, call):
+        while True:
+            self.instance.request(*call)
+            call = None
+            with self.instance.wire.writing:
+                self.idle += 1
+            call = self.waiting.get()
+
+    def run(self, awaitable):
+        import asyncio
+
+        with self.instance.wire.writing:
+            if self.loop is None:
+                import threading
+
+                self.loop = asyncio.new_event_loop()
+                threading.Thread(target=self.loop.run_forever, daemon=True).start()
+
+        async def completed():
+            try:
+                return await awaitable, None
+            except BaseException as error:
+                return None, error
+
+        # The error comes back as a value, so that its stack is the user's and not that of how it came here.
+        result, error = asyncio.run_coroutine_threadsafe(completed(), self.loop).result()
+        if error is not None:
+            raise error
+        return result
+
+
 def _send_rest(out, first, body, sent):
     """Goes on where a partial write stopped: a signal may come in the middle of a large body."""
     if sent < len(first):
@@ -278,6 +531,20 @@ def _send_rest(out, first, body, sent):
     rest = memoryview(body)[sent:]
     while rest:
         rest = rest[_write(out, rest):]
+
+
+def _in_parts(result):
+    """Head and parts of an answer in parts: a generator's or any iterator's, alone or as the body of a response object.
+    None for everything else."""
+    head, parts = {}, result
+    if isinstance(result, dict):
+        parts = result.get("body")
+        if "statusCode" not in result:
+            return None
+        head = {name: value for name, value in result.items() if name not in ("body", "isBase64Encoded")}
+    if hasattr(type(parts), "__next__") or hasattr(type(parts), "__anext__"):
+        return head, parts
+    return None
 
 
 def _encode(result):
@@ -360,7 +627,7 @@ def _prepare_logging(instance):
 def _configure_logging(logging, instance):
     class Formatter(logging.Formatter):
         def format(self, record):
-            record.request_id = instance.request_id
+            record.request_id = _request_id.get() or instance.request_id
             return super().format(record)
 
     class Handler(logging.StreamHandler):
@@ -457,21 +724,26 @@ def _prepare_output():
         setattr(sys, f"__{name}__", stream)
 
 
-def _serve(source, instance):
+def _serve(wire, instance):
     while True:
-        header = source.read(32)
-        if len(header) < 32:
+        frame = wire.read()
+        if frame is None:
             return
-        kind, _, _, stream, head_length, body_length, token = _HEADER.unpack(header)
-        head = source.read(head_length) if head_length else b""
-        body = source.read(body_length) if body_length else b""
-        if len(head) < head_length or len(body) < body_length:
-            return
-        if kind in (LOAD, INIT, INVOKE, PRE_STOP):
-            instance.request(kind, stream, token, head, body)
-        elif kind != CANCEL:
-            return
+        kind, flags, stream, token, head, body = frame
         # The event is the user's now: nothing of ours keeps a large one alive until the next call.
+        del frame
+        if kind in (LOAD, INIT, INVOKE, PRE_STOP):
+            exchange = Exchange(kind, stream, token)
+            exchange.body_ended = not flags & MORE
+            instance.serve(exchange, head, body)
+        elif wire.news is None:
+            if not wire.note(kind, flags, stream, body):
+                return
+        else:
+            with wire.news:
+                if not wire.note(kind, flags, stream, body):
+                    return
+                wire.news.notify_all()
         del head, body
 
 
@@ -480,7 +752,9 @@ def prewarm():
     inward, outward = os.pipe()
     back, forth = os.pipe()
     try:
-        instance = Instance(forth)
+        source = io.open(inward, "rb", 65536, closefd=False)
+        wire = Wire(source, forth)
+        instance = Instance(wire)
         scope = {}
         exec(compile("def handler(event, context):\n return {'a': len(event), 'b': context.request_id}\n", "w", "exec"), scope)
         instance.handler = scope["handler"]
@@ -491,8 +765,8 @@ def prewarm():
         _write(outward, frame)
         os.close(outward)
         outward = -1
-        with io.open(inward, "rb", 65536, closefd=False) as source:
-            _serve(source, instance)
+        with source:
+            _serve(wire, instance)
         os.read(back, 4096)
     finally:
         for descriptor in (inward, outward, back, forth):
@@ -534,13 +808,14 @@ def main():
     os.set_inheritable(CHANNEL, False)
     _prepare_output()
     kept = _forget_ourselves()
-    instance = Instance(CHANNEL)
     _rehearse()
+    wire = Wire(None, CHANNEL)
+    instance = Instance(wire)
     try:
-        source = io.open(CHANNEL, "rb", 65536, closefd=False)
+        wire.source = io.open(CHANNEL, "rb", 65536, closefd=False)
         ready = b'{"runtime":"python %s"}' % sys.version.split()[0].encode()
-        instance.send(READY, 0, _NO_TOKEN, ready, b"")
-        _serve(source, instance)
+        wire.send(READY, 0, _NO_TOKEN, ready, b"")
+        _serve(wire, instance)
     except OSError:
         pass  # Descriptor 3 is gone, and with it the only one we could tell.
     instance.flush()

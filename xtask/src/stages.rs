@@ -53,6 +53,8 @@ const STAGES: &[Stage] = &[
             "--test",
             "pass_through",
             "--test",
+            "streams",
+            "--test",
             "runtime_api",
             "--test",
             "network",

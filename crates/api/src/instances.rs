@@ -108,6 +108,7 @@ fn respond(reply: Reply) -> Response<Body> {
     describe(&mut headers, &reply);
     let body = match reply.result {
         Ok(Answer::Event(bytes)) => full(bytes),
+        Ok(Answer::Streamed(_, body)) => body,
         Ok(Answer::Http(response)) => response.into_body(),
         // An event is no request that could ask for another protocol.
         Ok(Answer::Upgraded(..)) => full(bytes::Bytes::new()),

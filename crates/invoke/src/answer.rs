@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use dunlin_model::Outcome;
-use dunlin_runtime::{Body, BoxError};
+use dunlin_runtime::{Body, BoxError, CallError};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -65,7 +65,15 @@ impl http_body::Body for Streamed {
                     this.close(Outcome::Succeeded, None);
                 }
             }
-            Some(Err(_)) => this.close(Outcome::Exited, Some("FunctionUnhandledError")),
+            Some(Err(error)) => {
+                let (outcome, error_type) = match error.downcast_ref() {
+                    Some(CallError::Function(error)) => (Outcome::FunctionError, error.error_type.as_str()),
+                    Some(CallError::TimedOut) => (Outcome::TimedOut, "FunctionTimeoutError"),
+                    Some(CallError::Exited(ended)) if ended.out_of_memory => (Outcome::OutOfMemory, "FunctionOOMError"),
+                    _ => (Outcome::Exited, "FunctionUnhandledError"),
+                };
+                this.close(outcome, Some(error_type));
+            }
             None => this.close(Outcome::Succeeded, None),
         }
         Poll::Ready(frame)

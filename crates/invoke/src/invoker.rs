@@ -105,12 +105,13 @@ impl Invoker {
         let spec = self.inner.resolve(&invocation)?;
         let bytes_in = match &payload {
             Payload::Event(event) => event.len(),
-            // Counted while it streams.
+            // What streams is counted while it does.
+            Payload::Streaming(event, _) => event.len(),
             Payload::Http(_) => 0,
         };
         let config = &self.inner.config;
         let limit = if invocation.origin == Origin::Http { config.wrapped_bytes_max } else { config.payload_bytes_max };
-        if matches!(payload, Payload::Event(_)) && bytes_in > limit {
+        if bytes_in > limit {
             return Err(Refusal::PayloadTooLarge { limit });
         }
         let sink = Arc::clone(&self.inner.sink);
@@ -118,6 +119,7 @@ impl Invoker {
         let mut account = Account::open(sink, &invocation, spec.function(), &version, bytes_in as u64, presence);
         let payload = match payload {
             Payload::Http(request) => Payload::Http(request.map(|body| Counted::wrap(body, account.counts_bytes_in()))),
+            Payload::Streaming(event, body) => Payload::Streaming(event, Counted::wrap(body, account.counts_bytes_in())),
             event @ Payload::Event(_) => event,
         };
         Run { inner: &self.inner, invocation, spec, account, dead: 0, output: StartOutput::default() }.run(payload).await
@@ -248,7 +250,7 @@ impl Run<'_> {
     fn context(&self, payload: &Payload, timeout: Duration) -> CallContext {
         let http_base = match payload {
             Payload::Http(request) => Some(request.extensions().get::<HttpBase>().cloned().unwrap_or_default()),
-            Payload::Event(_) => None,
+            Payload::Event(_) | Payload::Streaming(..) => None,
         };
         let timeout_ms = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
         CallContext {
@@ -256,6 +258,8 @@ impl Run<'_> {
             deadline_ms: Timestamp::now().as_millisecond().saturating_add(timeout_ms),
             retry_count: 0,
             capture_tail: self.wants_tail(),
+            // The log's tail goes into the answer's head, so such an answer waits for its end.
+            takes_parts: self.invocation.origin == Origin::Http && !self.wants_tail(),
             http_base,
         }
     }
@@ -272,6 +276,7 @@ impl Run<'_> {
                 self.account.close(Outcome::Succeeded, None);
                 Answer::Event(result)
             }
+            Answer::Streamed(head, body) => Answer::Streamed(head, Streamed::wrap(body, self.account, deadline)),
             Answer::Http(response) => {
                 let account = self.account;
                 Answer::Http(response.map(|body| Streamed::wrap(body, account, deadline)))

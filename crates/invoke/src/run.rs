@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dunlin_model::{Function, InstanceId, Invocation, Outcome, Phases, Protocol, Record};
+use dunlin_model::{Function, InstanceId, Invocation, Outcome, Phases, Record};
 use dunlin_pool::Lease;
 use dunlin_runtime::{Carried, TunnelEnd};
 use jiff::Timestamp;
@@ -27,7 +27,7 @@ pub(crate) struct Account {
     /// Whether the instance is of no use when the call is dropped now: its handler has not answered.
     unanswered: bool,
     written: bool,
-    /// Whether the instance is a server of the user's own that takes several calls at a time.
+    /// Whether the instance takes several calls at a time.
     serves_several: bool,
     /// Bytes of a request's body that have streamed in so far.
     streamed_in: Option<Arc<AtomicU64>>,
@@ -81,7 +81,7 @@ impl Account {
             called: None,
             unanswered: false,
             written: false,
-            serves_several: config.runtime.protocol() != Protocol::Frames && config.concurrency_in_force() > 1,
+            serves_several: config.concurrency_in_force() > 1,
             streamed_in: None,
             _presence: presence,
         }
@@ -238,7 +238,7 @@ impl Drop for Account {
         }
         // The caller went away.
         self.take_time();
-        // A server that takes several calls at a time sees this one's connection close and goes on with the others.
+        // One that takes several calls at a time is told that this one is over and goes on with the others.
         if self.unanswered && !self.serves_several {
             self.discard();
         }

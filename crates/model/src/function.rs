@@ -10,7 +10,10 @@ use serde_json::Value;
 
 use crate::ids::{Crc64, Digest, FunctionName};
 use crate::limits::{InvalidField, Limits};
-use crate::runtime_name::Runtime;
+use crate::runtime_name::{Language, Runtime};
+
+/// The environment variable that asks for [`FunctionConfig::streams_requests`] with the value `true`.
+pub const STREAM_REQUESTS: &str = "DUNLIN_STREAM_REQUESTS";
 
 /// Everything the owner can set, in the wire's spelling (contract section 4.2). A member that was never set stays
 /// absent when it is read back.
@@ -356,6 +359,14 @@ impl FunctionConfig {
     pub fn cpu_in_force(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "memory is at most 32768")]
         self.cpu.unwrap_or_else(|| (self.memory_size as f64 / 2048.0).max(0.05))
+    }
+
+    /// Whether a built-in runtime gets the body of an HTTP request as a stream, `context.body`, instead of in the event:
+    /// asked for by the environment variable [`STREAM_REQUESTS`].
+    #[must_use]
+    pub fn streams_requests(&self) -> bool {
+        let asked = || self.environment_variables.as_ref()?.get(STREAM_REQUESTS);
+        matches!(self.runtime.language(), Language::Python | Language::Node) && asked().is_some_and(|value| value == "true")
     }
 
     /// Calls at a time in one instance.

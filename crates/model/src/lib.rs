@@ -21,7 +21,7 @@ pub mod trigger;
 pub use chain::chain;
 pub use function::{
     CodePackage, CustomHealthCheckConfig, CustomRuntimeConfig, Function, FunctionConfig, FunctionPatch, InstanceLifecycleConfig,
-    LifecycleHook, Tag,
+    LifecycleHook, STREAM_REQUESTS, Tag,
 };
 pub use ids::{
     AccessKeyId, AccountId, CellId, Crc64, Digest, FunctionKey, FunctionName, InstanceId, InvalidId, Qualifier, RequestId,

@@ -172,7 +172,7 @@ fn apart<E>(result: Result<Vec<u8>, Failed<E>>) -> (Result<(), E>, Vec<u8>) {
 
 fn hook_call(request_id: RequestId, seconds: u64, capture_tail: bool) -> (CallContext, Instant) {
     let deadline_ms = Timestamp::now().as_millisecond().saturating_add(i64::try_from(seconds * 1000).unwrap_or(i64::MAX));
-    let call = CallContext { request_id, deadline_ms, retry_count: 0, capture_tail, http_base: None };
+    let call = CallContext { request_id, deadline_ms, retry_count: 0, capture_tail, takes_parts: false, http_base: None };
     (call, Instant::now() + Duration::from_secs(seconds))
 }
 

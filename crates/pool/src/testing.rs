@@ -62,7 +62,7 @@ impl Default for Script {
             on_load: Arc::new(|_, _| Ok(())),
             on_call: Arc::new(|_, payload| {
                 let answer = match payload {
-                    Payload::Event(event) => Answer::Event(event),
+                    Payload::Event(event) | Payload::Streaming(event, _) => Answer::Event(event),
                     Payload::Http(_) => Answer::Event(Bytes::new()),
                 };
                 Act::Answer(Duration::ZERO, answer)

@@ -22,6 +22,8 @@ pub struct CallContext {
     pub retry_count: u32,
     /// Whether the last 4 KB of the call's output are wanted back.
     pub capture_tail: bool,
+    /// Whether the caller takes an answer in parts, [`Answer::Streamed`]; otherwise they are put together.
+    pub takes_parts: bool,
     /// What only the HTTP door knows; absent for calls that did not come through it.
     pub http_base: Option<HttpBase>,
 }
@@ -36,10 +38,11 @@ pub struct HttpBase {
 }
 
 /// What a call carries in.
-#[expect(clippy::large_enum_variant, reason = "one is moved once per call; a box would cost more")]
 pub enum Payload {
     /// An event, for any runtime.
     Event(Bytes),
+    /// An event that stands for a request, and the body of that request, for built-in runtimes.
+    Streaming(Bytes, Body),
     /// A request that passes through, for custom runtimes only.
     Http(http::Request<Body>),
 }
@@ -48,6 +51,9 @@ pub enum Payload {
 pub enum Answer {
     /// The handler's result.
     Event(Bytes),
+    /// The handler's result in parts: the JSON object that goes before them, and the parts. The call ends when they end
+    /// or are dropped; their error is a [`CallError`](crate::CallError).
+    Streamed(Bytes, Body),
     /// The response of the user's server. Its body is still running: the call ends when it ends or is dropped.
     Http(http::Response<Body>),
     /// The user's server changed the protocol: its response's head, and the tunnel that is the call from now on.
@@ -71,6 +77,7 @@ impl std::fmt::Debug for Payload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Event(event) => write!(f, "Event({} bytes)", event.len()),
+            Self::Streaming(event, _) => write!(f, "Streaming({} bytes, …)", event.len()),
             Self::Http(request) => write!(f, "Http({} {})", request.method(), request.uri()),
         }
     }
@@ -80,6 +87,7 @@ impl std::fmt::Debug for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Event(result) => write!(f, "Event({} bytes)", result.len()),
+            Self::Streamed(..) => f.write_str("Streamed"),
             Self::Http(response) => write!(f, "Http({})", response.status()),
             Self::Upgraded(..) => f.write_str("Upgraded"),
         }

@@ -2,25 +2,35 @@
 //!
 //! There is no reader task. A call writes its request and then reads the channel itself until its answer is there, so
 //! that a warm call costs one write, one wait and one read. When several calls are in flight, one of them reads and
-//! hands the others what is theirs; when it has its own answer, the next one goes on reading.
+//! hands the others what is theirs; when it has its own answer, the next one goes on reading. Only an answer that is
+//! handed on in parts has a task, which reads for it until it ends.
 //!
 //! # Invariants
-//! - An answer reaches the call whose stream and token it carries, or the channel breaks.
 //! - A channel that broke stays broken: every call in flight and every later one fails. It breaks when the guest
-//!   breaks the wire or closes its end, and when a call is given up before its answer (deadline, or dropped by its
-//!   caller), because a guest that may still answer it is of no use.
+//!   breaks the wire or closes its end.
+//! - A call that is given up before its answer (deadline, or dropped by its caller) breaks the channel of a guest that
+//!   serves one at a time, because a guest that may still be busy with it is of no use. Of several, it is cancelled,
+//!   and the others go on.
+//! - A frame is written whole or the channel breaks.
 
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use bytes::{Bytes, BytesMut};
-use dunlin_model::{AttemptToken, ErrorType};
-use serde::Deserialize;
+use bytes::Bytes;
+use dunlin_model::AttemptToken;
+use http_body_util::BodyExt as _;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
-use crate::frame::{self, ANSWER_BYTES_MAX, Frame, Inbox, Kind, Request};
+use crate::call::Body;
+use crate::flights::{Flights, Grant, Parts, Reply, Ticket, Upload};
+use crate::frame::{self, CHUNK_BYTES, FLAG_MORE, Frame, HEADER_BYTES, Inbox, Kind, Request};
+
+/// Up to this size a frame is written by the call itself; a larger one by a task, when there are other calls that a
+/// half-written frame would hurt.
+const WRITTEN_AT_ONCE: usize = 64 << 10;
 
 /// The host's end of one guest's descriptor 3.
 pub(crate) struct Channel {
@@ -28,13 +38,18 @@ pub(crate) struct Channel {
     writing: tokio::sync::Mutex<()>,
     inbox: tokio::sync::Mutex<Inbox>,
     flights: Mutex<Flights>,
+    owed: Mutex<Owed>,
+    /// How many calls the guest takes at a time.
+    concurrency: AtomicUsize,
+    /// Calls in flight may end; there shall be no more.
+    retired: AtomicBool,
 }
 
-/// How a request was answered.
-#[derive(Debug)]
-pub(crate) enum Reply {
-    End(Bytes),
-    Error { error_type: ErrorType, body: Bytes },
+/// Grants the guest was not told of yet, one for each stream.
+#[derive(Default)]
+struct Owed {
+    grants: Vec<Grant>,
+    being_told: bool,
 }
 
 /// What came before any request.
@@ -63,40 +78,24 @@ pub(crate) enum ChannelError {
     TooLarge,
 }
 
-#[derive(Default)]
-struct Flights {
-    last: u32,
-    open: Vec<Flight>,
-    broken: Option<ChannelError>,
-}
-
-struct Flight {
-    stream: u32,
-    token: AttemptToken,
-    /// Only the answer of an `Invoke` may come in parts.
-    may_stream: bool,
-    parts: Option<BytesMut>,
-    done: oneshot::Sender<Reply>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ErrorHead {
-    error_type: ErrorType,
-    #[serde(default)]
-    fatal: bool,
-}
-
 impl Channel {
-    pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn new(socket: OwnedFd) -> io::Result<Arc<Self>> {
         let socket = std::os::unix::net::UnixStream::from(socket);
         socket.set_nonblocking(true)?;
-        Ok(Self {
+        Ok(Arc::new(Self {
             socket: UnixStream::from_std(socket)?,
             writing: tokio::sync::Mutex::new(()),
             inbox: tokio::sync::Mutex::new(Inbox::default()),
             flights: Mutex::default(),
-        })
+            owed: Mutex::default(),
+            concurrency: AtomicUsize::new(1),
+            retired: AtomicBool::new(false),
+        }))
+    }
+
+    /// The guest takes so many calls at a time from now on.
+    pub(crate) fn agree(&self, concurrency: u32) {
+        self.concurrency.store(concurrency as usize, Ordering::Relaxed);
     }
 
     /// Tells the launcher what to become. Nothing answers when it works.
@@ -120,18 +119,30 @@ impl Channel {
         }
     }
 
-    /// Sends one request and waits for its answer. When the future is dropped before that, the channel breaks.
-    pub(crate) async fn request(&self, kind: Request, head: &[u8], body: &[u8]) -> Result<Reply, ChannelError> {
-        let token = AttemptToken::random();
-        let (stream, mut done) = self.take_off(token, kind == Request::Invoke)?;
-        let mut guard = Unfinished { channel: self, finished: false };
-        let header = frame::header(kind, 0, stream, token, head.len(), body.len());
+    /// Sends one request and waits for its answer, or for the beginning of one that is handed on in parts. Dropping
+    /// the future before that gives the call up.
+    pub(crate) async fn request(
+        self: &Arc<Self>,
+        kind: Request,
+        head: &[u8],
+        body: Bytes,
+        parts: Parts,
+        upload: Option<Body>,
+    ) -> Result<Reply, ChannelError> {
+        let Ticket { stream, token, reply: mut answer } = self.flights().take_off(AttemptToken::random(), parts)?;
+        let mut guard = GiveUp { channel: self, stream, written: false, finished: false };
+        let uploading = upload.and_then(|body| Some((body, self.flights().upload(stream)?)));
+        let flags = if uploading.is_some() { FLAG_MORE } else { 0 };
+        let header = frame::header(kind, flags, stream, token, head.len(), body.len());
         let result = async {
-            let whole = self.write(&header, head, body).await?;
+            let whole = self.write_request(header, head, body, &mut guard).await?;
+            if let Some((body, upload)) = uploading {
+                tokio::spawn(Arc::clone(self).carry_in(body, upload, stream, token));
+            }
             let reply = tokio::select! {
                 biased;
-                reply = &mut done => reply.map_err(|_| self.why_broken()),
-                mut inbox = self.inbox.lock() => self.read_until(&mut inbox, &mut done).await,
+                reply = &mut answer => reply.map_err(|_| self.why_broken()),
+                mut inbox = self.inbox.lock() => self.read_until(&mut inbox, &mut answer).await,
             };
             match reply {
                 Err(ChannelError::Closed) if !whole => Err(ChannelError::Unread),
@@ -143,9 +154,142 @@ impl Channel {
         result
     }
 
+    /// Writes a request. Says whether it went out whole.
+    async fn write_request(
+        self: &Arc<Self>,
+        header: [u8; HEADER_BYTES],
+        head: &[u8],
+        body: Bytes,
+        guard: &mut GiveUp<'_>,
+    ) -> Result<bool, ChannelError> {
+        if self.several() && body.len() > WRITTEN_AT_ONCE {
+            guard.written = true;
+            let (channel, head) = (Arc::clone(self), head.to_vec());
+            let writing = tokio::spawn(async move { channel.write(&header, &head, &body).await });
+            return writing.await.unwrap_or(Err(ChannelError::Closed));
+        }
+        let whole = self.write(&header, head, &body).await;
+        guard.written = true;
+        whole
+    }
+
+    /// Sends a request's body as the guest takes it, until it ends or the request is answered.
+    async fn carry_in(self: Arc<Self>, mut body: Body, upload: Upload, stream: u32, token: AttemptToken) {
+        let Upload { credit, mut answered } = upload;
+        loop {
+            let frame = tokio::select! {
+                _ = &mut answered => return,
+                frame = body.frame() => frame,
+            };
+            let mut data = match frame {
+                None => break,
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+                Some(Err(_)) => return self.abandon(stream),
+            };
+            while !data.is_empty() {
+                let chunk = data.split_to(data.len().min(CHUNK_BYTES));
+                let cost = u32::try_from(HEADER_BYTES + chunk.len()).expect("a chunk is small");
+                tokio::select! {
+                    _ = &mut answered => return,
+                    permits = credit.acquire_many(cost) => match permits {
+                        Ok(permits) => permits.forget(),
+                        Err(_) => return,
+                    },
+                }
+                let header = frame::header(Request::Chunk, FLAG_MORE, stream, token, 0, chunk.len());
+                if !matches!(self.write(&header, &[], &chunk).await, Ok(true)) {
+                    return;
+                }
+            }
+        }
+        let header = frame::header(Request::Chunk, 0, stream, token, 0, 0);
+        // A guest that is gone is noticed by whoever waits for its answer.
+        let _ = self.write(&header, &[], &[]).await;
+    }
+
+    /// Reads for an answer that is handed on in parts, until it has ended.
+    pub(crate) async fn read_for(self: Arc<Self>, mut over: oneshot::Receiver<()>) {
+        tokio::select! {
+            biased;
+            _ = &mut over => {}
+            mut inbox = self.inbox.lock() => drop(self.read_until(&mut inbox, &mut over).await),
+        }
+    }
+
+    /// The guest may send so much more on a stream.
+    pub(crate) fn grant(self: &Arc<Self>, stream: u32, bytes: usize) {
+        let grant = self.flights().grant(stream, bytes);
+        if let Some(grant) = grant {
+            self.tell_granted(grant);
+        }
+    }
+
+    /// Leaves the telling to a task, of which there is one at most: whoever reads must not wait for a guest that does
+    /// not, and a guest that does not must not make tasks pile up.
+    fn tell_granted(self: &Arc<Self>, grant: Grant) {
+        let mut owed = self.owed();
+        match owed.grants.iter_mut().find(|other| other.stream == grant.stream) {
+            Some(other) => other.bytes += grant.bytes,
+            None => owed.grants.push(grant),
+        }
+        if !std::mem::replace(&mut owed.being_told, true) {
+            tokio::spawn(Arc::clone(self).tell_all_granted());
+        }
+    }
+
+    async fn tell_all_granted(self: Arc<Self>) {
+        loop {
+            let Grant { stream, token, bytes } = {
+                let mut owed = self.owed();
+                let Some(grant) = owed.grants.pop() else {
+                    owed.being_told = false;
+                    return;
+                };
+                grant
+            };
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes();
+            let header = frame::header(Request::Credit, 0, stream, token, 0, bytes.len());
+            // A guest that is gone is noticed by whoever waits for its answer.
+            let _ = self.write(&header, &[], &bytes).await;
+        }
+    }
+
+    fn owed(&self) -> MutexGuard<'_, Owed> {
+        self.owed.lock().expect("nothing panics while it holds the grants")
+    }
+
+    /// Nobody wants the answer any more.
+    pub(crate) fn abandon(self: &Arc<Self>, stream: u32) {
+        if !self.several() {
+            return self.give_up("a call was given up before its answer");
+        }
+        let mut flights = self.flights();
+        let Some(token) = flights.abandon(stream) else { return };
+        if flights.abandoned() >= self.concurrency.load(Ordering::Relaxed) {
+            // Whatever it does with them, it is not what it was asked to.
+            self.retired.store(true, Ordering::Relaxed);
+        }
+        drop(flights);
+        let channel = Arc::clone(self);
+        tokio::spawn(async move {
+            let header = frame::header(Request::Cancel, 0, stream, token, 0, 0);
+            // A guest that is gone is noticed by whoever waits for its answer.
+            let _ = channel.write(&header, &[], &[]).await;
+        });
+    }
+
+    /// The guest gets no further calls; those in flight may end.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    fn several(&self) -> bool {
+        self.concurrency.load(Ordering::Relaxed) > 1
+    }
+
     /// Whether no further request has a chance.
-    pub(crate) fn is_broken(&self) -> bool {
-        self.flights().broken.is_some()
+    pub(crate) fn is_spent(&self) -> bool {
+        self.retired.load(Ordering::Relaxed) || self.flights().broken.is_some()
     }
 
     /// Refuses all further requests.
@@ -153,23 +297,7 @@ impl Channel {
         self.breaks(ChannelError::Broken(why.to_owned()));
     }
 
-    fn take_off(&self, token: AttemptToken, may_stream: bool) -> Result<(u32, oneshot::Receiver<Reply>), ChannelError> {
-        let mut flights = self.flights();
-        match &flights.broken {
-            None => {}
-            // This request is certainly not read, whatever became of those before it.
-            Some(ChannelError::Closed) => return Err(ChannelError::Unread),
-            Some(broken) => return Err(broken.clone()),
-        }
-        // 0 belongs to no request.
-        flights.last = flights.last.checked_add(1).unwrap_or(1);
-        let stream = flights.last;
-        let (done, receiver) = oneshot::channel();
-        flights.open.push(Flight { stream, token, may_stream, parts: None, done });
-        Ok((stream, receiver))
-    }
-
-    async fn read_until(&self, inbox: &mut Inbox, done: &mut oneshot::Receiver<Reply>) -> Result<Reply, ChannelError> {
+    async fn read_until<T>(self: &Arc<Self>, inbox: &mut Inbox, done: &mut oneshot::Receiver<T>) -> Result<T, ChannelError> {
         loop {
             // Another reader may have had it already.
             match done.try_recv() {
@@ -178,58 +306,11 @@ impl Channel {
                 Err(oneshot::error::TryRecvError::Empty) => {}
             }
             let step = match self.next(inbox).await {
-                Ok(frame) => self.deliver(frame),
+                Ok(frame) => self.flights().deliver(frame),
                 Err(error) => Err(error),
             };
-            step.map_err(|error| self.breaks(error))?;
-        }
-    }
-
-    /// Gives a frame to the call it answers.
-    fn deliver(&self, frame: Frame) -> Result<(), ChannelError> {
-        let broken = |what: String| Err(ChannelError::Broken(what));
-        let mut flights = self.flights();
-        let Some(at) = flights.open.iter().position(|flight| flight.stream == frame.stream) else {
-            return broken(format!("{:?} on stream {}, which is not in flight", frame.kind, frame.stream));
-        };
-        if !same_token(&flights.open[at].token, &frame.token) {
-            return broken("an answer with a wrong token".to_owned());
-        }
-        match frame.kind {
-            Kind::Ready => broken("a second Ready".to_owned()),
-            Kind::Head if flights.open[at].may_stream && flights.open[at].parts.is_none() && frame.body.is_empty() => {
-                flights.open[at].parts = Some(BytesMut::new());
-                Ok(())
-            }
-            Kind::Chunk if frame.head.is_empty() => match &mut flights.open[at].parts {
-                Some(parts) => append(parts, &frame.body),
-                None => broken("a Chunk without a Head".to_owned()),
-            },
-            Kind::Head | Kind::Chunk => broken(format!("a {:?} out of place", frame.kind)),
-            Kind::End => {
-                let mut flight = flights.open.swap_remove(at);
-                let answer = match flight.parts.take() {
-                    None => frame.body,
-                    Some(mut parts) => {
-                        append(&mut parts, &frame.body)?;
-                        parts.freeze()
-                    }
-                };
-                // Nobody listens when the call was given up; the channel is broken then anyway.
-                let _ = flight.done.send(Reply::End(answer));
-                Ok(())
-            }
-            Kind::Error => {
-                let Ok(ErrorHead { error_type, fatal }) = serde_json::from_slice(&frame.head) else {
-                    return broken("an Error without a proper head".to_owned());
-                };
-                let flight = flights.open.swap_remove(at);
-                if fatal {
-                    // It dies of this; whoever comes next must not be its victim.
-                    flights.broken.get_or_insert(ChannelError::Closed);
-                }
-                let _ = flight.done.send(Reply::Error { error_type, body: frame.body });
-                Ok(())
+            if let Some(grant) = step.map_err(|error| self.breaks(error))? {
+                self.tell_granted(grant);
             }
         }
     }
@@ -281,12 +362,13 @@ impl Channel {
     fn breaks(&self, error: ChannelError) -> ChannelError {
         let mut flights = self.flights();
         // With several in flight nobody knows which of them was read.
-        let error = if error == ChannelError::Unread && flights.open.len() > 1 { ChannelError::Closed } else { error };
-        flights.open.clear();
+        let error = if error == ChannelError::Unread && flights.len() > 1 { ChannelError::Closed } else { error };
+        flights.clear();
         flights.broken.get_or_insert(error).clone()
     }
 
-    fn why_broken(&self) -> ChannelError {
+    /// Why it broke.
+    pub(crate) fn why_broken(&self) -> ChannelError {
         self.flights().broken.clone().unwrap_or(ChannelError::Closed)
     }
 
@@ -295,29 +377,20 @@ impl Channel {
     }
 }
 
-/// Breaks the channel when a request is given up before its answer.
-struct Unfinished<'c> {
-    channel: &'c Channel,
+/// Gives a request up unless it came to its end.
+struct GiveUp<'c> {
+    channel: &'c Arc<Channel>,
+    stream: u32,
+    written: bool,
     finished: bool,
 }
 
-impl Drop for Unfinished<'_> {
+impl Drop for GiveUp<'_> {
     fn drop(&mut self) {
-        if !self.finished {
-            self.channel.give_up("a call was given up before its answer");
+        match (self.finished, self.written) {
+            (true, _) => {}
+            (false, true) => self.channel.abandon(self.stream),
+            (false, false) => self.channel.give_up("a call was given up while it was written"),
         }
     }
-}
-
-fn append(parts: &mut BytesMut, more: &[u8]) -> Result<(), ChannelError> {
-    if parts.len() + more.len() > ANSWER_BYTES_MAX {
-        return Err(ChannelError::TooLarge);
-    }
-    parts.extend_from_slice(more);
-    Ok(())
-}
-
-/// Compares in constant time: user code can measure, and may be guessing.
-fn same_token(a: &AttemptToken, b: &AttemptToken) -> bool {
-    a.0.iter().zip(&b.0).fold(0, |difference, (x, y)| difference | (x ^ y)) == 0
 }

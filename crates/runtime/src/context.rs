@@ -28,11 +28,18 @@ struct Load<'a> {
     env: BTreeMap<&'a str, String>,
     unset: [&'a str; 0],
     runtime: &'a str,
+    #[serde(skip_serializing_if = "is_one")]
+    concurrency: u32,
     function: About<'a>,
     service: Service<'a>,
     account_id: &'a str,
     region: &'a str,
     instance_id: &'a str,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_one(n: &u32) -> bool {
+    *n == 1
 }
 
 #[derive(Serialize)]
@@ -69,6 +76,7 @@ pub(crate) fn load_head(spec: &LoadSpec) -> Vec<u8> {
         env: environment(spec),
         unset: [],
         runtime: config.runtime.as_str(),
+        concurrency: config.concurrency_in_force(),
         function: About {
             name: config.function_name.as_str(),
             handler: &config.handler,
@@ -88,7 +96,9 @@ pub(crate) fn load_head(spec: &LoadSpec) -> Vec<u8> {
 /// The head of `Init`, `Invoke` and `PreStop`. Written by hand because it is on the warm path; a request id has no
 /// character that JSON would escape.
 pub(crate) fn call_head(call: &CallContext) -> String {
-    format!(r#"{{"requestId":"{}","deadlineMs":{},"retryCount":{}}}"#, call.request_id, call.deadline_ms, call.retry_count)
+    let CallContext { request_id, deadline_ms, retry_count, takes_parts, .. } = call;
+    let takes_parts = if *takes_parts { r#","takesParts":true"# } else { "" };
+    format!(r#"{{"requestId":"{request_id}","deadlineMs":{deadline_ms},"retryCount":{retry_count}{takes_parts}}}"#)
 }
 
 /// The version's number, empty for the head.

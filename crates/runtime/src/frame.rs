@@ -13,8 +13,13 @@ pub(crate) const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Most bytes of one answer, and so of one body from the guest.
 pub(crate) const ANSWER_BYTES_MAX: usize = 32 << 20;
 
+/// How many bytes of `Chunk` frames, headers included, one side may send on a stream before the other grants more.
+pub(crate) const WINDOW: usize = 256 << 10;
+/// Most bytes of a body in a `Chunk` from the host.
+pub(crate) const CHUNK_BYTES: usize = 64 << 10;
+
 /// The only flag a guest may set: chunks follow.
-const FLAG_MORE: u8 = 1;
+pub(crate) const FLAG_MORE: u8 = 1;
 /// Of `Exec`: descriptor 3 stays open in the program.
 pub(crate) const FLAG_KEEP_CHANNEL: u8 = 2;
 
@@ -26,7 +31,10 @@ pub(crate) enum Request {
     Load = 2,
     Init = 3,
     Invoke = 4,
+    Chunk = 5,
+    Cancel = 6,
     PreStop = 7,
+    Credit = 8,
 }
 
 /// What a guest says.
@@ -37,6 +45,7 @@ pub(crate) enum Kind {
     Head,
     End,
     Error,
+    Credit,
 }
 
 impl Kind {
@@ -47,6 +56,7 @@ impl Kind {
             17 => Self::Head,
             18 => Self::End,
             19 => Self::Error,
+            20 => Self::Credit,
             _ => return None,
         })
     }
@@ -114,11 +124,24 @@ fn parse_header(bytes: &[u8; HEADER_BYTES]) -> Result<Header, FrameError> {
     if head as usize > HEAD_BYTES_MAX {
         return Err(FrameError::HeadTooLong(head));
     }
-    if body as usize > ANSWER_BYTES_MAX {
+    let body_max = match kind {
+        Kind::Chunk => WINDOW,
+        Kind::Credit => CREDIT_BYTES,
+        Kind::Ready | Kind::Head | Kind::End | Kind::Error => ANSWER_BYTES_MAX,
+    };
+    if body as usize > body_max {
         return Err(FrameError::BodyTooLong(body));
     }
     let token = AttemptToken(bytes[16..].try_into().expect("sixteen bytes of a header"));
     Ok(Header { kind, stream: number(4), head: head as usize, body: body as usize, token })
+}
+
+/// Bytes of a `Credit`'s body: the number of bytes granted.
+const CREDIT_BYTES: usize = 4;
+
+/// The number in a `Credit`.
+pub(crate) fn credit(body: &[u8]) -> Option<usize> {
+    body.try_into().ok().map(|bytes| u32::from_le_bytes(bytes) as usize)
 }
 
 /// Bytes that have arrived and are not a whole frame yet.
@@ -211,7 +234,7 @@ mod tests {
 
     #[test]
     fn unknown_kinds_and_reserved_bits_are_refused() {
-        for kind in [0, 1, 2, 4, 7, 8, 15, 20, 255] {
+        for kind in [0, 1, 2, 4, 7, 8, 15, 21, 255] {
             assert_eq!(take(&guest_frame(kind, 0, 0, 0)), Err(FrameError::Kind(kind)));
         }
         assert_eq!(take(&guest_frame(18, 1, 0, 0)), Err(FrameError::Reserved));

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use base64::Engine as _;
 use bytes::Bytes;
 use dunlin_model::{
     CellId, ErrorType, Function, FunctionError, InstanceId, Language, LifecycleHook, Protocol, RequestId, VersionKey,
@@ -13,23 +14,25 @@ use dunlin_sandbox::{Cell, Ended, Sandboxes};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::call::{Answer, Answered, CallContext, Payload};
-use crate::channel::{Channel, ChannelError, Greeting, Reply};
+use crate::call::{Answer, Answered, Body, CallContext, Payload};
+use crate::channel::{Channel, ChannelError, Greeting};
 use crate::context;
 use crate::custom::Server;
 use crate::error::{BootError, CallError, Failed, StartError};
 use crate::exec::{self, ExecFailure};
+use crate::flights::{Parts, Reply};
 use crate::frame::{ANSWER_BYTES_MAX, Request};
 use crate::log::{LogSink, Output};
 use crate::peak::Peak;
 use crate::runtime_api::{Purpose, RuntimeApi};
+use crate::streamed::StreamedAnswer;
 
 /// How often memory is looked at while a call runs.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long what a cell said before it ended may take to be read.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 /// How long the end of a cell may stay unknown after its channel was closed.
-const END_GRACE: Duration = Duration::from_secs(2);
+pub(crate) const END_GRACE: Duration = Duration::from_secs(2);
 
 /// What follows the making of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,7 +72,7 @@ pub struct LoadSpec {
 /// A booted cell: owns its channel, the reader of its output and its usage figures.
 pub struct Guest {
     cell: CellId,
-    channel: Channel,
+    channel: Arc<Channel>,
     watched: Arc<Watched>,
     /// Set by `load` for custom runtimes: from then on the guest speaks HTTP.
     server: OnceLock<Server>,
@@ -172,8 +175,12 @@ impl Guest {
 
     async fn load_builtin(&self, spec: &LoadSpec, deadline: Instant) -> Result<(), StartError> {
         let head = context::load_head(spec);
-        match self.watched.until(deadline, self.channel.request(Request::Load, &head, &[])).await {
-            Ok(Ok(Reply::End(_))) => Ok(()),
+        match self.watched.until(deadline, self.channel.request(Request::Load, &head, Bytes::new(), Parts::Refused, None)).await {
+            Ok(Ok(Reply::End(_))) => {
+                self.channel.agree(spec.function.config.concurrency_in_force());
+                Ok(())
+            }
+            Ok(Ok(Reply::Collected { .. } | Reply::Begun { .. })) => Err(StartError::Protocol("loading in parts".to_owned())),
             Ok(Ok(Reply::Error { error_type, body })) => {
                 self.channel.give_up("its code failed to load");
                 Err(StartError::Function(FunctionError { error_type, body: body.into() }))
@@ -283,7 +290,7 @@ impl Guest {
         if let Some(api) = self.api.get() {
             return match payload {
                 Payload::Event(event) => api.invoke(call, event, deadline).await,
-                Payload::Http(_) => Err(CallError::BadResponse(
+                Payload::Streaming(..) | Payload::Http(_) => Err(CallError::BadResponse(
                     "this program fetches events and takes no requests; give it the runtime go1 or provided".to_owned(),
                 )
                 .into()),
@@ -292,9 +299,12 @@ impl Guest {
         match (self.server.get(), payload) {
             (Some(server), Payload::Event(event)) => server.invoke(call, event, deadline).await,
             (Some(server), Payload::Http(request)) => server.pass_through(call, request, deadline).await,
-            (None, Payload::Event(event)) => {
-                let (answer, log_tail) = self.builtin(Request::Invoke, "Invoke", call, &event, deadline).await?;
-                Ok(Answered { answer: Answer::Event(answer), log_tail })
+            (None, Payload::Event(event)) => self.builtin(Request::Invoke, "Invoke", call, event, None, deadline).await,
+            (None, Payload::Streaming(event, body)) => {
+                self.builtin(Request::Invoke, "Invoke", call, event, Some(body), deadline).await
+            }
+            (Some(_), Payload::Streaming(..)) => {
+                Err(CallError::BadResponse("this runtime takes requests as they are".to_owned()).into())
             }
             (None, Payload::Http(_)) => Err(CallError::BadResponse("this runtime takes events, not requests".to_owned()).into()),
         }
@@ -330,7 +340,7 @@ impl Guest {
             let message = format!("{label} hooks in the form of a command are not supported yet; name a handler");
             return Err(CallError::Function(FunctionError::worded(ErrorType::InitializationError, None, &message)).into());
         }
-        self.builtin(kind, label, call, &[], deadline).await.map(|(_, log_tail)| log_tail)
+        self.builtin(kind, label, call, Bytes::new(), None, deadline).await.map(|answered| answered.log_tail)
     }
 
     /// One request to a bootstrap, with its lines in the log around it.
@@ -339,16 +349,28 @@ impl Guest {
         kind: Request,
         label: &'static str,
         call: &CallContext,
-        body: &[u8],
+        event: Bytes,
+        body: Option<Body>,
         deadline: Instant,
-    ) -> Result<(Bytes, Vec<u8>), Failed<CallError>> {
+    ) -> Result<Answered, Failed<CallError>> {
         let output = &self.watched.output;
         let id = &call.request_id;
         let head = context::call_head(call);
+        let parts = match (kind, call.takes_parts) {
+            (Request::Invoke, true) => Parts::HandedOn,
+            (Request::Invoke, false) => Parts::Collected,
+            _ => Parts::Refused,
+        };
         let in_flight = InFlight::begin(output, id, call.capture_tail);
         output.platform_line(id, &format!("FC {label} Start RequestId: {id}"));
-        let result = match self.watched.until(deadline, self.channel.request(kind, head.as_bytes(), body)).await {
-            Ok(Ok(Reply::End(answer))) => Ok(answer),
+        let asked = self.channel.request(kind, head.as_bytes(), event, parts, body);
+        let result = match self.watched.until(deadline, asked).await {
+            Ok(Ok(Reply::End(answer))) => Ok(Answer::Event(answer)),
+            Ok(Ok(Reply::Collected { head, body })) => put_together(&head, body).map(Answer::Event),
+            Ok(Ok(Reply::Begun { stream, head, parts, over })) => {
+                let body = StreamedAnswer::begin(&self.channel, stream, (parts, over), &self.watched, id, in_flight);
+                return Ok(Answered { answer: Answer::Streamed(head, Body::new(body)), log_tail: Vec::new() });
+            }
             Ok(Ok(Reply::Error { error_type, body })) => {
                 let error_type = if kind == Request::Init { ErrorType::InitializationError } else { error_type };
                 Err(CallError::Function(FunctionError { error_type, body: body.into() }))
@@ -360,7 +382,10 @@ impl Guest {
             Ok(Err(ChannelError::Unread)) => Err(CallError::NotDelivered),
             Ok(Err(ChannelError::TooLarge)) => Err(CallError::TooLarge { limit: ANSWER_BYTES_MAX }),
             Ok(Err(ChannelError::Broken(what))) => Err(CallError::Protocol(what)),
-            Err(Cut::Deadline) => Err(CallError::TimedOut),
+            Err(Cut::Deadline) => {
+                self.channel.retire();
+                Err(CallError::TimedOut)
+            }
             Err(Cut::Ended(ended)) => Err(CallError::Exited(ended)),
         };
         let log_tail = in_flight.end();
@@ -372,7 +397,7 @@ impl Guest {
         };
         output.platform_line(id, &end_line(label, id, unhandled));
         match result {
-            Ok(answer) => Ok((answer, log_tail)),
+            Ok(answer) => Ok(Answered { answer, log_tail }),
             Err(error) => Err(Failed { error, log_tail }),
         }
     }
@@ -385,7 +410,7 @@ impl Guest {
             || match (self.server.get(), self.api.get()) {
                 (Some(server), _) => server.is_spent(),
                 (None, Some(api)) => api.is_spent(),
-                (None, None) => self.channel.is_broken(),
+                (None, None) => self.channel.is_spent(),
             }
     }
 
@@ -489,8 +514,24 @@ impl Drop for InFlight {
     }
 }
 
+/// What a handler would have returned that answers at once: the body itself, or the response object with the body in it.
+fn put_together(head: &[u8], body: Bytes) -> Result<Bytes, CallError> {
+    let mut head: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(head).map_err(|_| CallError::Protocol("a Head that is no JSON object".to_owned()))?;
+    if head.is_empty() {
+        return Ok(body);
+    }
+    let (text, encoded) = match String::from_utf8(body.into()) {
+        Ok(text) => (text, false),
+        Err(binary) => (base64::engine::general_purpose::STANDARD.encode(binary.as_bytes()), true),
+    };
+    head.insert("body".to_owned(), text.into());
+    head.insert("isBase64Encoded".to_owned(), encoded.into());
+    serde_json::to_vec(&head).map(Bytes::from).map_err(|error| CallError::Protocol(error.to_string()))
+}
+
 /// The platform's line at the end of a call or hook.
-fn end_line(label: &str, request: &RequestId, failed: bool) -> String {
+pub(crate) fn end_line(label: &str, request: &RequestId, failed: bool) -> String {
     let error = if failed { ", Error: Unhandled function error" } else { "" };
     format!("FC {label} End RequestId: {request}{error}")
 }

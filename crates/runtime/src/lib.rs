@@ -6,10 +6,11 @@
 //! program of the user's that listens on a port ([`BootPlan::Custom`]).
 //!
 //! ```text
-//!            ┌ channel ── frame      built-in languages: frames on a stream socket
+//!            ┌ channel ── flights ── frame    built-in languages: frames on a stream socket
 //!  Guest ────┤
-//!            └ custom ─── http       custom runtimes: HTTP over sockets opened inside the cell
-//!      └──── log                     stdout and stderr of either, cut into lines
+//!            ├ custom ─── http                custom runtimes: HTTP over sockets opened inside the cell
+//!            └ runtime_api                    programs that fetch their calls, over a listener inside the cell
+//!      └──── log                              stdout and stderr of either, cut into lines
 //! ```
 //!
 //! # Invariants
@@ -29,6 +30,7 @@ mod context;
 mod custom;
 mod error;
 mod exec;
+mod flights;
 mod frame;
 mod guest;
 mod http_client;
@@ -36,6 +38,7 @@ mod http_headers;
 mod log;
 mod peak;
 mod runtime_api;
+mod streamed;
 mod tunnel;
 
 pub use call::{Answer, Answered, Body, BoxError, CallContext, HttpBase, MarkedStatus, Payload};

@@ -16,6 +16,7 @@ use dunlin_runtime::{
 };
 use dunlin_sandbox::testing::{Fake, Inside};
 use dunlin_sandbox::{CellKind, Ended, Exit, Net, Sandboxes};
+use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
 const END: u8 = 18;
@@ -77,9 +78,9 @@ impl LogSink for Lines {
     }
 }
 
-fn function() -> Arc<Function> {
+fn function(concurrency: u32) -> Arc<Function> {
     let patch: dunlin_model::FunctionPatch = serde_json::from_value(serde_json::json!({
-        "functionName": "f", "runtime": "python3.10", "handler": "index.handler",
+        "functionName": "f", "runtime": "python3.10", "handler": "index.handler", "instanceConcurrency": concurrency,
         "instanceLifecycleConfig": {"initializer": {"handler": "index.init"}},
     }))
     .unwrap();
@@ -89,12 +90,12 @@ fn function() -> Arc<Function> {
     Arc::new(Function { config, code, function_id: "id".to_owned(), created: now, modified: now })
 }
 
-fn spec(logs: Arc<Lines>) -> LoadSpec {
+fn spec(logs: Arc<Lines>, concurrency: u32) -> LoadSpec {
     let account: AccountId = "1234567890123456".parse().unwrap();
     let function = FunctionKey::from_stored(account, "f".parse().unwrap());
     LoadSpec {
         instance: InstanceId::random(),
-        function: self::function(),
+        function: self::function(concurrency),
         key: VersionKey { function, version: "LATEST".into(), revision: Revision(1) },
         qualifier: "LATEST".to_owned(),
         request: RequestId::random(),
@@ -104,7 +105,14 @@ fn spec(logs: Arc<Lines>) -> LoadSpec {
 }
 
 fn call() -> CallContext {
-    CallContext { request_id: RequestId::random(), deadline_ms: 0, retry_count: 0, capture_tail: true, http_base: None }
+    CallContext {
+        request_id: RequestId::random(),
+        deadline_ms: 0,
+        retry_count: 0,
+        capture_tail: true,
+        takes_parts: false,
+        http_base: None,
+    }
 }
 
 fn soon() -> Instant {
@@ -120,6 +128,11 @@ struct Rig {
 
 /// A loaded guest whose inside does `script` with what comes after `Load`.
 async fn loaded(script: impl FnOnce(Wire) + Send + 'static) -> Rig {
+    loaded_for(1, script).await
+}
+
+/// The same for a guest that takes several calls at a time.
+async fn loaded_for(concurrency: u32, script: impl FnOnce(Wire) + Send + 'static) -> Rig {
     let (fake, mut insides) = Fake::new();
     let cell = fake.make(CellKind::Python, Net::Loopback).await.unwrap();
     let Inside { id, channel, log, .. } = insides.recv().await.unwrap();
@@ -134,7 +147,7 @@ async fn loaded(script: impl FnOnce(Wire) + Send + 'static) -> Rig {
     let guest = Guest::boot(cell, BootPlan::Zygote, soon()).await.unwrap();
     let lines = Arc::new(Lines::default());
     let sandboxes: Arc<dyn Sandboxes> = Arc::new(fake.clone());
-    guest.load(&sandboxes, &spec(lines.clone()), soon()).await.unwrap();
+    guest.load(&sandboxes, &spec(lines.clone(), concurrency), soon()).await.unwrap();
     Rig { fake, cell: id, guest, lines }
 }
 
@@ -324,7 +337,7 @@ async fn a_streamed_answer_has_a_limit_over_all_its_parts() {
     let rig = loaded(|mut wire| {
         let request = wire.read().unwrap();
         wire.send(&frame(17, request.stream, request.token, b"{}", b""));
-        let part = frame(5, request.stream, request.token, b"", &vec![b'x'; 1 << 20]);
+        let part = frame(5, request.stream, request.token, b"", &vec![b'x'; 128 << 10]);
         while wire.channel.write_all(&part).is_ok() {}
     })
     .await;
@@ -553,7 +566,7 @@ async fn a_launcher_that_cannot_exec_is_a_missing_or_forbidden_file() {
             wire.send(&frame(ERROR, 0, [0; 16], b"", report.as_bytes()));
         });
         let guest = Guest::boot(cell, BootPlan::Custom, soon()).await.unwrap();
-        let mut spec = spec(Arc::default());
+        let mut spec = spec(Arc::default(), 1);
         let mut function = (*spec.function).clone();
         function.config.runtime = dunlin_model::Runtime::parse("custom").unwrap();
         spec.function = Arc::new(function);
@@ -567,7 +580,7 @@ async fn a_launcher_that_cannot_exec_is_a_missing_or_forbidden_file() {
 async fn a_guest_is_loaded_once() {
     let rig = loaded(|mut wire| while wire.read().is_some() {}).await;
     let sandboxes: Arc<dyn Sandboxes> = Arc::new(rig.fake.clone());
-    let again = rig.guest.load(&sandboxes, &spec(Arc::default()), soon()).await.map_err(|failed| failed.error);
+    let again = rig.guest.load(&sandboxes, &spec(Arc::default(), 1), soon()).await.map_err(|failed| failed.error);
     assert!(matches!(again, Err(StartError::Protocol(_))));
 }
 
@@ -597,4 +610,154 @@ async fn the_initializer_gets_its_own_error_type_and_log_lines() {
     let lines = rig.lines.0.lock().unwrap();
     assert!(lines[0].starts_with("FC Initialize Start RequestId: 1-"));
     assert!(lines[1].starts_with("FC Initialize End RequestId: 1-") && lines[1].ends_with(", Error: Unhandled function error"));
+}
+
+/// What a caller that takes parts gets: the body, read to its end.
+async fn streamed(rig: &Rig) -> Result<Vec<u8>, CallError> {
+    let context = CallContext { takes_parts: true, capture_tail: false, ..call() };
+    match rig.guest.invoke(&context, Payload::Event("x".into()), soon()).await.map_err(|failed| failed.error)?.answer {
+        Answer::Streamed(head, body) => {
+            assert_eq!(head, "{}");
+            match tokio::time::timeout_at(soon(), body.collect()).await.expect("the answer ends") {
+                Ok(body) => Ok(body.to_bytes().to_vec()),
+                Err(error) => Err(*error.downcast().unwrap()),
+            }
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn parts_are_handed_on_as_credit_is_given() {
+    let part = vec![b'x'; 100 << 10];
+    let rig = loaded(move |mut wire| {
+        let request = wire.read().unwrap();
+        wire.send(&frame(17, request.stream, request.token, b"{}", b""));
+        let mut credit = 256 << 10;
+        for _ in 0..20 {
+            while credit < part.len() + 32 {
+                let granted = wire.read().unwrap();
+                assert_eq!((granted.kind, granted.stream), (8, request.stream));
+                credit += u32::from_le_bytes(granted.body.try_into().unwrap()) as usize;
+            }
+            credit -= part.len() + 32;
+            wire.send(&frame(5, request.stream, request.token, b"", &part));
+        }
+        wire.end(&request, b"");
+        while wire.read().is_some() {}
+    })
+    .await;
+    assert_eq!(streamed(&rig).await.unwrap().len(), 20 * (100 << 10));
+    assert!(!rig.guest.is_spent());
+}
+
+#[tokio::test]
+async fn parts_beyond_the_credit_end_the_guest() {
+    let rig = loaded(|mut wire| {
+        let request = wire.read().unwrap();
+        wire.send(&frame(17, request.stream, request.token, b"{}", b""));
+        // All at once, without waiting for anybody to read: the host holds no more than the window.
+        let part = frame(5, request.stream, request.token, b"", &vec![b'x'; 200 << 10]);
+        wire.send(&[part.clone(), part].concat());
+        while wire.read().is_some() {}
+    })
+    .await;
+    let context = CallContext { takes_parts: true, ..call() };
+    let answered = rig.guest.invoke(&context, Payload::Event("x".into()), soon()).await.unwrap();
+    let noticed = async {
+        while !rig.guest.is_spent() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout_at(soon(), noticed).await.expect("it is noticed although nobody reads");
+    let Answer::Streamed(_, body) = answered.answer else { panic!("not in parts") };
+    let error: CallError = *body.collect().await.unwrap_err().downcast().unwrap();
+    assert!(matches!(&error, CallError::Protocol(why) if why.contains("without credit")), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_guest_that_dies_in_the_middle_of_its_answer_has_exited() {
+    let rig = loaded(|mut wire| {
+        let request = wire.read().unwrap();
+        wire.send(&frame(17, request.stream, request.token, b"{}", b""));
+        wire.send(&frame(5, request.stream, request.token, b"", b"half"));
+    })
+    .await;
+    let (fake, cell) = (rig.fake.clone(), rig.cell);
+    tokio::spawn(async move { fake.die(cell, Ended { exit: Exit::Code(3), out_of_memory: false, cpu_us: 0 }) });
+    // It may be noticed before the answer has begun or after.
+    assert!(matches!(streamed(&rig).await, Err(CallError::Exited(Ended { exit: Exit::Code(3), .. }))));
+}
+
+#[tokio::test]
+async fn credit_for_a_body_that_was_not_sent_ends_the_guest() {
+    refused(|request| frame(20, request.stream, request.token, b"", &1u32.to_le_bytes()), "Credit out of place").await;
+    let rig = loaded(|mut wire| {
+        let request = wire.read().unwrap();
+        wire.send(&frame(20, request.stream, request.token, b"", &(256u32 << 10).to_le_bytes()));
+        while wire.read().is_some() {}
+    })
+    .await;
+    let body = http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync();
+    match rig.guest.invoke(&call(), Payload::Streaming("x".into(), body), soon()).await.map_err(|failed| failed.error) {
+        Err(CallError::Protocol(why)) => assert!(why.contains("Credit out of place"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_spends_a_guest_that_serves_one_at_a_time() {
+    let rig = loaded(|mut wire| {
+        let request = wire.read().unwrap();
+        wire.send(&frame(17, request.stream, request.token, b"{}", b""));
+        while wire.read().is_some() {}
+    })
+    .await;
+    let context = CallContext { takes_parts: true, ..call() };
+    let answered = rig.guest.invoke(&context, Payload::Event("x".into()), soon()).await.unwrap();
+    assert!(!rig.guest.is_spent());
+    drop(answered);
+    assert!(rig.guest.is_spent());
+}
+
+#[tokio::test]
+async fn one_of_several_calls_is_cancelled_alone() {
+    let (told, mut cancelled) = tokio::sync::mpsc::unbounded_channel();
+    let rig = loaded_for(2, move |mut wire| {
+        let (first, second) = (wire.read().unwrap(), wire.read().unwrap());
+        let (left, staying) = if first.body == b"left" { (first, second) } else { (second, first) };
+        let cancel = wire.read().unwrap();
+        told.send((cancel.kind, cancel.stream == left.stream)).unwrap();
+        // The answer nobody waits for is taken and forgotten.
+        wire.end(&left, b"late");
+        wire.end(&staying, b"in time");
+        while let Some(request) = wire.read() {
+            wire.end(&request, b"next");
+        }
+    })
+    .await;
+    let staying = rig.invoke(b"staying");
+    tokio::pin!(staying);
+    let early = tokio::time::timeout(Duration::from_millis(20), async {
+        tokio::select! {
+            _ = rig.invoke(b"left") => panic!("nobody answered"),
+            _ = &mut staying => panic!("nobody answered"),
+        }
+    })
+    .await;
+    assert!(early.is_err());
+    assert_eq!(event(staying.await.unwrap()), b"in time");
+    assert_eq!(cancelled.recv().await, Some((6, true)));
+    assert!(!rig.guest.is_spent());
+    assert_eq!(event(rig.invoke(b"x").await.unwrap()), b"next");
+}
+
+#[tokio::test]
+async fn calls_that_are_left_behind_one_after_another_spend_the_guest() {
+    let rig = loaded_for(2, |mut wire| while wire.read().is_some() {}).await;
+    for spent in [false, true] {
+        let left = tokio::time::timeout(Duration::from_millis(20), rig.invoke(b"x")).await;
+        assert!(left.is_err());
+        assert_eq!(rig.guest.is_spent(), spent);
+    }
 }

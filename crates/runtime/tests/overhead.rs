@@ -36,8 +36,14 @@ async fn a_warm_call_costs_little_more_than_two_switches() {
         }
     });
     let guest = Arc::new(Guest::boot(cell, BootPlan::Zygote, Instant::now() + Duration::from_secs(10)).await.unwrap());
-    let call =
-        || CallContext { request_id: RequestId::random(), deadline_ms: 0, retry_count: 0, capture_tail: false, http_base: None };
+    let call = || CallContext {
+        request_id: RequestId::random(),
+        deadline_ms: 0,
+        retry_count: 0,
+        capture_tail: false,
+        takes_parts: false,
+        http_base: None,
+    };
     // On a worker thread, as calls are served.
     let worst = tokio::spawn(async move {
         let mut times = Vec::new();

@@ -71,7 +71,14 @@ fn soon() -> Instant {
 
 fn call() -> CallContext {
     let http_base = Some(HttpBase { client_ip: "192.0.2.7".to_owned(), base_path: String::new() });
-    CallContext { request_id: RequestId::random(), deadline_ms: 0, retry_count: 0, capture_tail: false, http_base }
+    CallContext {
+        request_id: RequestId::random(),
+        deadline_ms: 0,
+        retry_count: 0,
+        capture_tail: false,
+        takes_parts: false,
+        http_base,
+    }
 }
 
 fn request(method: &str, uri: &str) -> http::request::Builder {

@@ -78,6 +78,7 @@ fn call() -> CallContext {
         deadline_ms: 4_000_000_000_000,
         retry_count: 0,
         capture_tail: false,
+        takes_parts: false,
         http_base: None,
     }
 }

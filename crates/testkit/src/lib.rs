@@ -7,7 +7,9 @@
 pub mod api;
 pub mod http;
 pub mod platform;
+pub mod streams;
 
 pub use api::{Api, zip_of, zip_of_folder};
 pub use http::{Connection, Response};
 pub use platform::{Options, Platform};
+pub use streams::{asked, eventually, growth, read_until};

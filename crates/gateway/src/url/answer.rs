@@ -3,12 +3,18 @@
 //! An object with a `statusCode` is a response; any other value is the body of one. What claims to be a response and
 //! is none becomes 502 `BadResponse` with a sentence that says which member is wrong.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use dunlin_model::FunctionError;
+use dunlin_runtime::BoxError;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 use http::{Method, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::BodyExt as _;
 use serde_json::{Map, Value};
 
 use super::fields;
@@ -18,6 +24,7 @@ use crate::{Body, full};
 /// Most bytes of all headers of a response.
 const HEADER_BYTES_MAX: usize = 8 << 10;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// Reads `value` for a request with `method` to `host`.
 pub(super) fn response(value: &Bytes, host: &str, method: &Method) -> Result<Response<Body>, Problem> {
@@ -28,6 +35,79 @@ pub(super) fn response(value: &Bytes, host: &str, method: &Method) -> Result<Res
             response.headers_mut().insert(CONTENT_TYPE, JSON);
             Ok(response)
         }
+    }
+}
+
+/// The response of a handler that answers in parts. `head` is a response object without its body, or empty; then the
+/// parts make up what a handler would have returned at once, and an object among such is held whole and read.
+pub(super) async fn streamed(
+    head: &Bytes,
+    mut body: Body,
+    host: &str,
+    method: &Method,
+    limit: usize,
+) -> Result<Response<Body>, Problem> {
+    let members: Map<String, Value> =
+        serde_json::from_slice(head).map_err(|_| Problem::bad_response("the answer's head is no JSON object"))?;
+    if members.contains_key("statusCode") {
+        let response = made(&members, host, method)?;
+        if bodiless(response.status()) {
+            return Ok(response);
+        }
+        return Ok(response.map(|_| body));
+    }
+    let mut first = BytesMut::new();
+    while first.trim_ascii_start().is_empty() {
+        match part(&mut body).await? {
+            Some(data) => first.extend_from_slice(&data),
+            None => return response(&first.freeze(), host, method),
+        }
+        if first.len() > limit {
+            break;
+        }
+    }
+    if first.trim_ascii_start().first() == Some(&b'{') {
+        while let Some(data) = part(&mut body).await? {
+            if first.len() + data.len() > limit {
+                return Err(Problem::bad_response(format!("a response object of more than {limit} bytes")));
+            }
+            first.extend_from_slice(&data);
+        }
+        return response(&first.freeze(), host, method);
+    }
+    let mut response = Response::new(Body::new(Following { first: Some(first.freeze()), rest: body }));
+    response.headers_mut().insert(CONTENT_TYPE, OCTETS);
+    Ok(response)
+}
+
+async fn part(body: &mut Body) -> Result<Option<Bytes>, Problem> {
+    match body.frame().await {
+        None => Ok(None),
+        Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
+        Some(Err(error)) => Err(Problem::bad_response(format!("the answer broke off: {error}"))),
+    }
+}
+
+/// A body whose beginning was looked at.
+struct Following {
+    first: Option<Bytes>,
+    rest: Body,
+}
+
+impl http_body::Body for Following {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        match this.first.take() {
+            Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
+            None => Pin::new(&mut this.rest).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.rest.is_end_stream()
     }
 }
 
@@ -66,7 +146,7 @@ fn made(members: &Map<String, Value>, host: &str, method: &Method) -> Result<Res
         Some(Value::String(text)) => Bytes::from(text.clone()),
         Some(_) => return Err(wrong("body", "must be a string")),
     };
-    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED);
+    let bodiless = bodiless(status);
     let mut response = Response::new(full(if bodiless { Bytes::new() } else { body }));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -74,6 +154,11 @@ fn made(members: &Map<String, Value>, host: &str, method: &Method) -> Result<Res
         response.headers_mut().insert(CONTENT_TYPE, JSON);
     }
     Ok(response)
+}
+
+/// Whether a response with this status has no body.
+fn bodiless(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 fn status(value: &Value) -> Result<StatusCode, Problem> {

@@ -18,6 +18,7 @@ mod upgrade;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dunlin_auth::ExpectedBody;
 use dunlin_invoke::Reply;
 use dunlin_model::{Function, FunctionKey, Invocation, LogType, Origin, Protocol, Qualifier, RequestId, Trigger};
@@ -125,13 +126,16 @@ impl Hit<'_> {
                 request.extensions_mut().insert(protocol);
             }
             (Payload::Http(request), None)
+        } else if self.function.value.config.streams_requests() {
+            let event = event::event(self, &head, &Bytes::new())?;
+            (Payload::Streaming(event, body::streamed(body, self.body_limit(), caller)), None)
         } else {
             let (body, share) = body::collected(self.room, body, limit, caller).await?;
             // The share is held until the call has ended: so long the event is in memory.
             (Payload::Event(event::event(self, &head, &body)?), share)
         };
         let reply = self.doors.calls.call(invocation, payload).await?;
-        self.answer(reply, &head.method)
+        self.answer(reply, &head.method).await
     }
 
     /// Whether the request itself goes to the function, as it is.
@@ -139,10 +143,11 @@ impl Hit<'_> {
         self.function.value.config.runtime.protocol() == Protocol::Http
     }
 
-    /// Most bytes of a request's body. One that passes through is never held, so that it may be larger.
+    /// Most bytes of a request's body. One that streams is never held, so that it may be larger.
     fn body_limit(&self) -> usize {
         let limits = &self.doors.limits;
-        if self.passes() { limits.streamed_bytes_max } else { limits.payload_bytes_max }
+        let streams = self.passes() || self.function.value.config.streams_requests();
+        if streams { limits.streamed_bytes_max } else { limits.payload_bytes_max }
     }
 
     /// Everything that can be refused before the body.
@@ -206,11 +211,14 @@ impl Hit<'_> {
         }
     }
 
-    fn answer(&self, reply: Reply, method: &Method) -> Result<Response<Body>, Problem> {
-        let streamed = matches!(reply.result, Ok(Answer::Http(_) | Answer::Upgraded(..)));
+    async fn answer(&self, reply: Reply, method: &Method) -> Result<Response<Body>, Problem> {
+        let streamed = matches!(reply.result, Ok(Answer::Http(_) | Answer::Streamed(..) | Answer::Upgraded(..)));
         let facts = fields::Facts::of(&reply, streamed);
         let made = match reply.result {
             Ok(Answer::Event(value)) => answer::response(&value, self.host.name(), method),
+            Ok(Answer::Streamed(head, body)) => {
+                answer::streamed(&head, body, self.host.name(), method, self.doors.limits.payload_bytes_max).await
+            }
             Ok(Answer::Http(response)) => pass::response(response, self.host.name()),
             Ok(Answer::Upgraded(head, tunnel)) => upgrade::response(head, tunnel, self.host.name()),
             Err(error) => Ok(answer::function_error(&error)),

@@ -70,6 +70,7 @@ impl Calls for House {
     async fn call(&self, invocation: Invocation, payload: Payload) -> Result<Reply, Refusal> {
         let (event, head, body) = match payload {
             Payload::Event(event) => (event, None, None),
+            Payload::Streaming(event, body) => (event, None, Some(body)),
             Payload::Http(request) => {
                 let (head, body) = request.into_parts();
                 (Bytes::new(), Some((head.method, head.uri, head.headers)), Some(body))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{CustomRuntimeConfig, FunctionConfig, LifecycleHook, Tag};
 use crate::limits::{InvalidField, Limits};
-use crate::runtime_name::{Language, Protocol};
+use crate::runtime_name::Language;
 
 impl FunctionConfig {
     /// Checks every member against `limits`.
@@ -49,11 +49,8 @@ impl FunctionConfig {
         }
         if let Some(concurrency) = self.instance_concurrency {
             within("instanceConcurrency", concurrency, (1, limits.concurrency_max))?;
-            if concurrency > 1 && self.runtime.protocol() == Protocol::Frames {
-                return wrong(
-                    "instanceConcurrency",
-                    format!("must be 1 for runtime '{}' (actual: {concurrency})", self.runtime.as_str()),
-                );
+            if concurrency > 1 && self.runtime.language() == Language::Php {
+                return wrong("instanceConcurrency", format!("must be 1 for PHP, which has no threads (actual: {concurrency})"));
             }
         }
         if let Some(idle) = self.idle_timeout {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use dunlin_model::{
     AccountId, CodePackage, Crc64, Digest, Function, FunctionKey, FunctionPatch, InstanceId, Limits, Revision, VersionKey,
 };
-use dunlin_runtime::{LoadSpec, LogSink};
+use dunlin_runtime::{LoadSpec, LogSink, Payload};
+use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,11 @@ impl Case {
     /// What loading is expected to do, when it is not to succeed.
     pub(crate) fn load(&self) -> Option<&Value> {
         self.0.get("load")
+    }
+
+    /// Whether the calls are made side by side.
+    pub(crate) fn together(&self) -> bool {
+        self.0["together"] == true
     }
 
     pub(crate) fn calls(&self) -> Vec<Call<'_>> {
@@ -176,8 +182,12 @@ impl Call<'_> {
         &self.0["expect"]
     }
 
-    pub(crate) fn event(&self) -> Vec<u8> {
-        bytes_of(self.0, "event").unwrap_or_default()
+    pub(crate) fn payload(&self) -> Payload {
+        let event = bytes_of(self.0, "event").unwrap_or_default().into();
+        match bytes_of(self.0, "requestBody") {
+            None => Payload::Event(event),
+            Some(body) => Payload::Streaming(event, Full::new(body.into()).map_err(|never| match never {}).boxed_unsync()),
+        }
     }
 }
 

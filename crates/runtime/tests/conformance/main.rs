@@ -12,9 +12,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use dunlin_model::{InstanceId, RequestId};
-use dunlin_runtime::{Answer, Answered, BootPlan, CallContext, CallError, Guest, LogLine, LogSink, Payload, StartError};
+use dunlin_runtime::{Answer, Answered, BootPlan, CallContext, CallError, Guest, LogLine, LogSink, StartError};
 use dunlin_sandbox::testing::Fake;
 use dunlin_sandbox::{CellKind, Net, Sandboxes};
+use futures_util::future::join_all;
+use http_body_util::BodyExt as _;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -118,7 +120,15 @@ async fn run(case: &Case, code: &TempDir, language: Language) -> Result<(), Stri
         (None, Outcome::Answer(_)) => {}
         (None, other) => return Err(format!("load: {other:?}; log {:?}", seen.lines)),
     }
-    for (at, call) in case.calls().iter().enumerate() {
+    let calls = case.calls();
+    if case.together() {
+        let all = calls.iter().map(|call| perform(&guest, call, &lines, place));
+        for (at, (seen, call)) in join_all(all).await.into_iter().zip(&calls).enumerate() {
+            seen.check(call.expected(), language).map_err(|problem| format!("call {}: {problem}", at + 1))?;
+        }
+        return Ok(());
+    }
+    for (at, call) in calls.iter().enumerate() {
         let seen = perform(&guest, call, &lines, place).await;
         seen.check(call.expected(), language).map_err(|problem| format!("call {}: {problem}", at + 1))?;
     }
@@ -132,14 +142,20 @@ async fn perform<'a>(guest: &Guest, call: &Call<'_>, lines: &Lines, code: &'a st
         deadline_ms: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_millis() as i64),
         retry_count: 0,
         capture_tail: false,
+        takes_parts: call.deed() == "stream",
         http_base: None,
     };
     let deadline = Instant::now() + call.patience().unwrap_or(PATIENCE);
     let result = match call.deed() {
         "initialize" => guest.initialize(&context, deadline).await.map(|_| Vec::new()).map_err(|failed| failed.error),
         "preStop" => guest.pre_stop(&context, deadline).await.map(|()| Vec::new()),
-        _ => match guest.invoke(&context, Payload::Event(call.event().into()), deadline).await {
+        _ => match guest.invoke(&context, call.payload(), deadline).await {
             Ok(Answered { answer: Answer::Event(bytes), .. }) => Ok(bytes.to_vec()),
+            Ok(Answered { answer: Answer::Streamed(head, body), .. }) => {
+                let head = if head == "{}" { Vec::new() } else { [&head[..], b"\n"].concat() };
+                let parts = body.collect().await.map(|body| [head, body.to_bytes().to_vec()].concat());
+                parts.map_err(|error| *error.downcast().expect("an answer in parts fails with a call's error"))
+            }
             Ok(_) => panic!("an event was sent"),
             Err(failed) => Err(failed.error),
         },

@@ -4,11 +4,20 @@ import java.io.IOException;
 import java.io.OutputStream;
 import java.util.Arrays;
 
-/** Where a handler writes its answer. Nothing written after the end reaches anybody. */
+/**
+ * Where a handler writes its answer. Nothing written after the end reaches anybody.
+ *
+ * <p>Where the caller takes an answer in parts, what was written goes out when the handler flushes it or when it fills a
+ * part; elsewhere it goes out as a whole.
+ */
 final class Answer extends OutputStream {
     private static final int ARRAY_MAX = Integer.MAX_VALUE - 8;
 
+    private static final int PART = Channel.WINDOW / 4;
+
     private final Exchange exchange;
+    private boolean inParts;
+    private boolean begun;
     private byte[] bytes = Channel.NOTHING;
     private int length;
     private boolean over;
@@ -17,10 +26,33 @@ final class Answer extends OutputStream {
         this.exchange = exchange;
     }
 
+    /** The caller takes parts. */
+    synchronized void allowParts() {
+        inParts = true;
+    }
+
+    @Override
+    public synchronized void flush() throws IOException {
+        if (over || !inParts || length == 0) {
+            return;
+        }
+        if (!begun) {
+            begun = true;
+            exchange.begin();
+        }
+        for (int at = 0; at < length; at += PART) {
+            exchange.part(bytes, at, Math.min(PART, length - at));
+        }
+        length = 0;
+    }
+
     @Override
     public synchronized void write(int value) throws IOException {
         room(1);
         bytes[length++] = (byte) value;
+        if (inParts && length >= PART) {
+            flush();
+        }
     }
 
     @Override
@@ -31,6 +63,9 @@ final class Answer extends OutputStream {
         room(count);
         System.arraycopy(source, from, bytes, length, count);
         length += count;
+        if (inParts && length >= PART) {
+            flush();
+        }
     }
 
     private void room(int count) throws IOException {
@@ -50,11 +85,18 @@ final class Answer extends OutputStream {
     void finish() throws IOException {
         byte[] result;
         synchronized (this) {
+            if (begun) {
+                flush();
+            }
             over = true;
             result = bytes;
             bytes = Channel.NOTHING;
         }
-        exchange.succeed(result, length);
+        if (begun) {
+            exchange.end();
+        } else {
+            exchange.succeed(result, length);
+        }
     }
 
     /** The handler failed. */

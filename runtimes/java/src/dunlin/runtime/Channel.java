@@ -5,6 +5,7 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.io.OutputStream;
 import java.util.ArrayDeque;
+import java.util.HashMap;
 import java.util.concurrent.locks.Condition;
 import java.util.concurrent.locks.ReentrantLock;
 import java.util.function.BooleanSupplier;
@@ -20,16 +21,22 @@ final class Channel {
     static final int LOAD = 2;
     static final int INIT = 3;
     static final int INVOKE = 4;
+    static final int CHUNK = 5;
     static final int CANCEL = 6;
     static final int PRE_STOP = 7;
+    static final int CREDIT = 8;
     static final int READY = 16;
+    static final int HEAD = 17;
     static final int END = 18;
     static final int ERROR = 19;
+
+    /** Bytes of Chunk frames, headers included, that may be sent before the host grants more. */
+    static final int WINDOW = 256 << 10;
+    static final int HEADER_BYTES = 32;
 
     static final byte[] NO_TOKEN = new byte[16];
     static final byte[] NOTHING = new byte[0];
 
-    private static final int HEADER_BYTES = 32;
     /** The JDK copies what it reads and writes into memory of its own, as much as is asked for at once. */
     private static final int SLICE = 64 << 10;
     /** Frames up to this size are copied together and written at once. */
@@ -44,6 +51,8 @@ final class Channel {
     private boolean reading;
     private boolean closed;
     private final ArrayDeque<Exchange> arrived = new ArrayDeque<>();
+    /** What is not answered yet, by stream. */
+    private final HashMap<Integer, Exchange> inFlight = new HashMap<>();
 
     private final byte[] buffer = new byte[8 << 10];
     private int position;
@@ -92,6 +101,28 @@ final class Channel {
         }
     }
 
+    /** Waits until the host takes {@code cost} bytes more of an answer. False when it wants none of it any more. */
+    boolean spend(Exchange exchange, int cost) throws IOException {
+        await(() -> exchange.cancelled || exchange.credit >= cost);
+        lock.lock();
+        try {
+            exchange.credit -= cost;
+            return !exchange.cancelled && !closed;
+        } finally {
+            lock.unlock();
+        }
+    }
+
+    /** A request is answered: what still comes for it is of no interest. */
+    void over(int stream) {
+        lock.lock();
+        try {
+            inFlight.remove(stream);
+        } finally {
+            lock.unlock();
+        }
+    }
+
     /** Waits until {@code done}, which is asked under the lock, or until the channel is closed. */
     private void await(BooleanSupplier done) throws IOException {
         lock.lock();
@@ -110,14 +141,27 @@ final class Channel {
                     lock.lock();
                     reading = false;
                     closed |= request == null;
+                    if (request != null) {
+                        take(request);
+                    }
                     changed.signalAll();
-                }
-                if (request != null && request.kind != CANCEL) {
-                    arrived.add(request);
                 }
             }
         } finally {
             lock.unlock();
+        }
+    }
+
+    /** Takes a frame in, under the lock: a request, or news of one in flight. */
+    private void take(Exchange frame) {
+        Exchange request = inFlight.get(frame.stream);
+        if (frame.kind == CANCEL && request != null) {
+            request.cancelled = true;
+        } else if (frame.kind == CREDIT && request != null) {
+            request.credit += getInt(frame.body(), 0);
+        } else if (frame.kind != CANCEL && frame.kind != CREDIT) {
+            inFlight.put(frame.stream, frame);
+            arrived.add(frame);
         }
     }
 
@@ -132,7 +176,8 @@ final class Channel {
         byte[] body = getInt(header, 12) == 0 ? NOTHING : new byte[getInt(header, 12)];
         fill(head, false);
         fill(body, false);
-        if (kind != LOAD && kind != INIT && kind != INVOKE && kind != CANCEL && kind != PRE_STOP) {
+        if (kind != LOAD && kind != INIT && kind != INVOKE && kind != CANCEL && kind != PRE_STOP
+                && kind != CREDIT) {
             throw new IOException("a frame of the unknown kind " + kind);
         }
         byte[] token = new byte[16];

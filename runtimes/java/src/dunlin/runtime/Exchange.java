@@ -4,6 +4,7 @@ import java.io.ByteArrayInputStream;
 import java.io.IOException;
 import java.io.InputStream;
 import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
 
 /** One request of the host, and its answer. */
 final class Exchange {
@@ -14,8 +15,12 @@ final class Exchange {
     final int kind;
     final byte[] head;
 
+    final int stream;
+    /** How much of an answer in parts the host takes now, and whether it wants any. The channel's, under its lock. */
+    int credit = Channel.WINDOW;
+    boolean cancelled;
+
     private final Channel channel;
-    private final int stream;
     private final byte[] token;
     private byte[] body;
 
@@ -26,6 +31,30 @@ final class Exchange {
         this.token = token;
         this.head = head;
         this.body = body;
+    }
+
+    byte[] body() {
+        return body;
+    }
+
+    /** Begins an answer in parts. */
+    void begin() throws IOException {
+        channel.send(Channel.HEAD, 0, stream, token, new byte[] {'{', '}'}, Channel.NOTHING);
+    }
+
+    /** Sends the next part, at most a quarter of the window, as soon as the host takes it. */
+    void part(byte[] bytes, int from, int count) throws IOException {
+        if (!channel.spend(this, Channel.HEADER_BYTES + count)) {
+            throw new IOException("the caller went away");
+        }
+        channel.send(Channel.CHUNK, 0, stream, token, Channel.NOTHING, Arrays.copyOfRange(bytes, from, from + count));
+    }
+
+    /** Ends an answer in parts. */
+    void end() throws IOException {
+        Surroundings.flush();
+        channel.over(stream);
+        channel.send(Channel.END, 0, stream, token, Channel.NOTHING, Channel.NOTHING);
     }
 
     /** The event, to be read once. */
@@ -43,6 +72,7 @@ final class Exchange {
             return;
         }
         Surroundings.flush();
+        channel.over(stream);
         channel.send(Channel.END, 0, stream, token, Channel.NOTHING, result, length);
     }
 
@@ -53,6 +83,7 @@ final class Exchange {
         Report report = new Report(error);
         report.print();
         Surroundings.flush();
+        channel.over(stream);
         String head = "{\"errorType\":\"" + (kind == Channel.INIT ? INITIALIZATION : UNHANDLED) + (fatal ? "\",\"fatal\":true}" : "\"}");
         channel.send(Channel.ERROR, 0, stream, token, head.getBytes(StandardCharsets.UTF_8), report.body());
         if (fatal) {

@@ -63,7 +63,11 @@ final class Instance {
             if (exchange.kind == Channel.LOAD) {
                 begin(WireJson.object(exchange.head));
             } else {
-                Context context = new CallContext(load, WireJson.object(exchange.head), threshold);
+                Map<String, Object> call = WireJson.object(exchange.head);
+                Context context = new CallContext(load, call, threshold);
+                if (Boolean.TRUE.equals(call.get("takesParts"))) {
+                    answer.allowParts();
+                }
                 if (exchange.kind == Channel.INVOKE) {
                     handler.handle(exchange.event(), answer, context);
                 } else {
