@@ -20,11 +20,13 @@ pub(crate) struct ApiError {
     pub(crate) message: String,
     /// For the platform's log.
     pub(crate) detail: Option<String>,
+    /// When to come again, where that is known.
+    pub(crate) retry_after_seconds: Option<u64>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), detail: None }
+        Self { status, code, message: message.into(), detail: None, retry_after_seconds: None }
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -67,7 +69,7 @@ impl ApiError {
         *response.status_mut() = self.status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if self.status == StatusCode::SERVICE_UNAVAILABLE || self.status == StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(self.retry_after_seconds.unwrap_or(1)));
         }
         response
     }
@@ -131,7 +133,8 @@ pub fn call_refusal(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::FunctionNotFound => (StatusCode::NOT_FOUND, "FunctionNotFound"),
         Refusal::VersionNotFound => (StatusCode::NOT_FOUND, "VersionNotFound"),
         Refusal::AliasNotFound => (StatusCode::NOT_FOUND, "AliasNotFound"),
-        Refusal::Throttled(_) => (StatusCode::TOO_MANY_REQUESTS, "ResourceExhausted"),
+        Refusal::Throttled(throttled) if throttled.is_callers() => (StatusCode::TOO_MANY_REQUESTS, "ResourceExhausted"),
+        Refusal::Throttled(_) => (StatusCode::SERVICE_UNAVAILABLE, "ResourceThrottled"),
         Refusal::PayloadTooLarge { .. } => (StatusCode::BAD_REQUEST, "EntityTooLarge"),
         Refusal::BadResponse(_) => (StatusCode::BAD_GATEWAY, "BadResponse"),
         Refusal::RuntimeExited(_) => (StatusCode::PRECONDITION_FAILED, "CAExited"),
@@ -148,7 +151,7 @@ impl From<Refusal> for ApiError {
             return Self::internal(detail);
         }
         let (status, code) = call_refusal(&refusal);
-        Self::new(status, code, refusal.to_string())
+        Self { retry_after_seconds: refusal.retry_after_seconds(), ..Self::new(status, code, refusal.to_string()) }
     }
 }
 

@@ -131,6 +131,12 @@ pub(crate) struct Capacity {
     /// Most instances of one account at a time [default: 300]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) instances_per_account: Option<usize>,
+    /// Most instances of one function at a time [default: as many as its account has]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) instances_per_function: Option<usize>,
+    /// Most calls that wait for an instance; one account may have half of them waiting, one function a quarter [default: 20000]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) waiting_calls: Option<usize>,
     /// How long a call may wait for an instance, apart from how long it may run [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) queue_wait: Option<u64>,

@@ -44,6 +44,8 @@ pub(crate) fn server(server: Server) -> Result<ExitCode, Failure> {
 fn capacity(said: &args::Capacity) -> Capacity {
     Capacity {
         instances_per_account: said.instances_per_account,
+        instances_per_function: said.instances_per_function,
+        waiting_calls: said.waiting_calls,
         queue_wait: said.queue_wait.map(Duration::from_secs),
         stock: said.stock,
         memory_mb: said.memory_mb,

@@ -20,11 +20,14 @@ pub(crate) struct Problem {
     close: bool,
     /// For `Allow`.
     allow: Option<String>,
+    /// For `Retry-After`.
+    retry_after_seconds: Option<u64>,
 }
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), close: false, allow: None }
+        let retry_after_seconds = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
+        Self { status, code, message: message.into(), close: false, allow: None, retry_after_seconds }
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -64,8 +67,8 @@ impl Problem {
         if let Some(allow) = self.allow.as_deref().and_then(|allow| HeaderValue::from_str(allow).ok()) {
             headers.insert(ALLOW, allow);
         }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = self.retry_after_seconds {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -109,7 +112,7 @@ impl From<Refusal> for Problem {
             }
             // The contract words it so for calls over HTTP.
             Refusal::PayloadTooLarge { .. } => Self::new(status, "InvalidArgument", refusal.to_string()),
-            _ => Self::new(status, code, refusal.to_string()),
+            _ => Self { retry_after_seconds: refusal.retry_after_seconds(), ..Self::new(status, code, refusal.to_string()) },
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What [`crate::Invoker::call`] answers, and where it leaves its records.
 
 use dunlin_model::{Crc64, FunctionError, InstanceId, Outcome, Phases, Record};
+use dunlin_pool::Throttled;
 use dunlin_runtime::Answer;
 
 /// Takes the one record every call leaves. Plugged in by the server; must not block.
@@ -42,8 +43,8 @@ pub enum Refusal {
     /// The qualifier is no number and no such alias exists.
     #[error("the alias does not exist")]
     AliasNotFound,
-    /// No instance became free in time, or too many calls wait already.
-    #[error("{}", .0)]
+    /// There is too much to do: a limit was met, or the platform has no room.
+    #[error(transparent)]
     Throttled(Throttled),
     /// The event is too large.
     #[error("the payload is larger than {limit} bytes")]
@@ -74,16 +75,14 @@ pub enum Refusal {
     Platform(String),
 }
 
-/// Which limit a throttled call met.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Throttled {
-    /// It waited as long as a call may, and no instance came free.
-    #[error("no instance became free in time")]
-    WaitedTooLong,
-    /// As many calls of the account wait as may.
-    #[error("too many calls are waiting (limit {limit})")]
-    TooManyWaiting {
-        /// How many may.
-        limit: usize,
-    },
+impl Refusal {
+    /// After how many seconds the caller should come again, where that makes sense.
+    #[must_use]
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        match self {
+            Self::Throttled(throttled) => Some(throttled.retry_after_seconds()),
+            Self::Backlogged | Self::ShuttingDown => Some(1),
+            _ => None,
+        }
+    }
 }

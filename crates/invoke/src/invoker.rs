@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::answer::{Counted, Streamed};
 use crate::run::{Account, timeout_of};
 use crate::text::{self, Tail};
-use crate::{OutcomeSink, Refusal, Reply, Throttled};
+use crate::{OutcomeSink, Refusal, Reply};
 
 /// How many dead instances a call may meet, before or while it is handed over. The next one is its last chance.
 const DEAD_INSTANCES_MAX: usize = 3;
@@ -334,11 +334,10 @@ impl Run<'_> {
     fn no_instance(mut self, error: LeaseError, waited: Duration) -> Result<Reply, Refusal> {
         let (outcome, error_type, refusal) = match error {
             LeaseError::Start(failure) => return self.not_started(failure, waited),
-            LeaseError::Throttled { waiting_max } => {
-                let throttled = Throttled::TooManyWaiting { limit: waiting_max };
-                (Outcome::Throttled, "ResourceExhausted", Refusal::Throttled(throttled))
+            LeaseError::Throttled(throttled) => {
+                let error_type = if throttled.is_callers() { "ResourceExhausted" } else { "ResourceThrottled" };
+                (Outcome::Throttled, error_type, Refusal::Throttled(throttled))
             }
-            LeaseError::QueueTimeout => (Outcome::Throttled, "ResourceExhausted", Refusal::Throttled(Throttled::WaitedTooLong)),
             LeaseError::ShuttingDown => (Outcome::PlatformError, "InternalServerError", Refusal::ShuttingDown),
             LeaseError::Platform(problem) => (Outcome::PlatformError, "InternalServerError", Refusal::Platform(problem)),
         };

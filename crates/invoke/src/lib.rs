@@ -27,5 +27,6 @@ mod invoker;
 mod run;
 mod text;
 
-pub use api::{OutcomeSink, Refusal, Reply, Throttled};
+pub use api::{OutcomeSink, Refusal, Reply};
+pub use dunlin_pool::{Limit, Room, Throttled};
 pub use invoker::{Config, Invoker};

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dunlin_invoke::{Config, Invoker, OutcomeSink, Refusal, Reply, Throttled};
+use dunlin_invoke::{Config, Invoker, Limit, OutcomeSink, Refusal, Reply, Throttled};
 use dunlin_model::{
     AccountId, AccountScope, ErrorType, FunctionError, FunctionKey, Invocation, LogType, Origin, Outcome, Qualifier, Record,
     RequestId,
@@ -236,7 +236,7 @@ async fn a_call_that_waits_too_long_is_throttled_and_free() {
     };
     tokio::select! {
         _ = busy => panic!("the first call hangs"),
-        answer = late => assert!(matches!(answer, Err(Refusal::Throttled(Throttled::WaitedTooLong))), "{answer:?}"),
+        answer = late => assert!(matches!(answer, Err(Refusal::Throttled(Throttled::Waited { limit: Some(Limit::Account(1)), .. }))), "{answer:?}"),
     }
     let records = bench.records.all();
     assert_eq!((records[0].outcome, records[0].billed_ms, records[0].instance.is_none()), (Outcome::Throttled, 0, true));

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use crate::class::Class;
 use crate::engine::Demand;
+use crate::throttle::Throttled;
 
 /// What the operator may change. Every bound of the pool is here.
 #[derive(Clone, Debug)]
@@ -17,16 +18,21 @@ pub struct Config {
     pub region: String,
     /// Most instances of one account at a time. Default 300, the contract's.
     pub instances_per_account_max: usize,
+    /// Most instances of one function at a time, where nothing else was said of it. Default: its account's.
+    pub instances_per_function_max: Option<usize>,
     /// Memory that cells and instances may use together, in bytes. Default three quarters of the machine's.
     pub memory_bytes_max: u64,
-    /// Most starts under way at a time (bind, load, initializer). Default 64: a start waits more than it computes.
+    /// Most starts under way at a time (bind, load, initializer), of which one account may have three quarters and one
+    /// function a half. Default 128: a start waits more than it computes.
     pub starting_max: usize,
     /// Most cells being made at a time. Default 8: the supervisor makes two at a time anyway.
     pub making_max: usize,
-    /// Most calls of one account that may wait. Default 10,000.
-    pub waiting_per_account_max: usize,
+    /// Most calls that may wait, of which one account may have a half and one function a quarter. Default 20,000.
+    pub waiting_max: usize,
     /// How long an idle instance is kept when its function does not say. Default 5 minutes.
     pub idle_timeout: Duration,
+    /// How long one is kept of which there are more than were busy at a time lately. Default 1 minute.
+    pub surplus_timeout: Duration,
     /// Share of `memory_bytes_max` that waiting cells may use. Default 0.1.
     pub stock_share: f64,
     /// Most waiting cells of one class, 0 for none. Default: each class's own.
@@ -48,11 +54,13 @@ impl Default for Config {
         Self {
             region: "cn-hangzhou".to_owned(),
             instances_per_account_max: 300,
+            instances_per_function_max: None,
             memory_bytes_max: crate::service::machine_memory_bytes() / 4 * 3,
-            starting_max: 64,
+            starting_max: 128,
             making_max: 8,
-            waiting_per_account_max: 10_000,
+            waiting_max: 20_000,
             idle_timeout: Duration::from_secs(300),
+            surplus_timeout: Duration::from_secs(60),
             stock_share: 0.1,
             stock_max: None,
             make_timeout: Duration::from_secs(30),
@@ -110,15 +118,9 @@ impl InstanceSpec {
 /// Why there is no lease.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
-    /// As many calls of the account wait already as may.
-    #[error("{waiting_max} calls of the account wait already")]
-    Throttled {
-        /// How many may.
-        waiting_max: usize,
-    },
-    /// The deadline passed before an instance came free.
-    #[error("no instance came free in time")]
-    QueueTimeout,
+    /// There is none for it within the time it may wait, or it may not wait.
+    #[error(transparent)]
+    Throttled(Throttled),
     /// The instance that was started for this call did not come up.
     #[error("the instance did not start")]
     Start(#[source] StartFailure),
@@ -202,6 +204,32 @@ pub struct Stats {
     pub waiting_calls: usize,
     /// Memory reckoned as used, in bytes.
     pub memory_bytes: u64,
+    /// Calls that were turned away since the start.
+    pub refusals: Refusals,
+}
+
+/// How many calls were turned away, by the reason; see [`Throttled`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// Of functions that may have no instance.
+    pub disabled: u64,
+    /// Where they would have waited was full.
+    pub crowded: u64,
+    /// They would have waited too long.
+    pub hopeless: u64,
+    /// They did wait too long.
+    pub waited: u64,
+}
+
+impl Refusals {
+    pub(crate) fn count(&mut self, throttled: &Throttled) {
+        *match throttled {
+            Throttled::Disabled => &mut self.disabled,
+            Throttled::Crowded { .. } => &mut self.crowded,
+            Throttled::Hopeless { .. } => &mut self.hopeless,
+            Throttled::Waited { .. } => &mut self.waited,
+        } += 1;
+    }
 }
 
 /// Something worth counting.

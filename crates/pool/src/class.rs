@@ -126,6 +126,17 @@ impl Class {
         }
     }
 
+    /// How long making a cell takes, from measurement: what it costs to have none that waits.
+    #[must_use]
+    pub(crate) fn make_seconds(self) -> f64 {
+        match self.program {
+            Program::Python => 0.004,
+            Program::Bootstrap { language: Language::Java, .. } => 0.25,
+            Program::Bootstrap { .. } => 0.09,
+            Program::Launcher => 0.002,
+        }
+    }
+
     /// What an instance is assumed to use until one of its version was seen.
     #[must_use]
     pub fn instance_bytes(self) -> u64 {

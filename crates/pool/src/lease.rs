@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_model::{InstanceId, Phases};
+use tokio::time::Instant;
 
 use crate::api::StartOutput;
 use crate::engine::{CellNo, Event};
@@ -19,13 +20,23 @@ pub struct Lease {
     cold: bool,
     phases: Phases,
     output: StartOutput,
+    granted: Instant,
     discard: bool,
 }
 
 impl Lease {
     pub(crate) fn new(pool: &Arc<Inner>, slot: &Arc<Slot>, cell: CellNo, cold: bool) -> Self {
         let (phases, output) = if cold { slot.how_started() } else { Default::default() };
-        Self { pool: Arc::clone(pool), slot: Arc::clone(slot), cell, cold, phases, output, discard: false }
+        Self {
+            pool: Arc::clone(pool),
+            slot: Arc::clone(slot),
+            cell,
+            cold,
+            phases,
+            output,
+            granted: Instant::now(),
+            discard: false,
+        }
     }
 
     /// Notes that the call waited `waited` in all; what was not its start was its queue.
@@ -81,7 +92,7 @@ impl Drop for Lease {
         let memory_bytes = self.slot.worker.memory_peak();
         // An answer does not say that its process lives on: a fatal error is reported before it kills.
         let discard = self.discard || self.slot.worker.is_spent();
-        self.pool.feed(Event::Released { cell: self.cell, memory_bytes, discard });
+        self.pool.feed(Event::Released { cell: self.cell, memory_bytes, took: self.granted.elapsed(), discard });
     }
 }
 

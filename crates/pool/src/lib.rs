@@ -35,10 +35,14 @@ mod service;
 mod start;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod throttle;
 mod worker;
 
-pub use api::{Config, InstanceInfo, InstanceSpec, InstanceState, LeaseError, Observer, Seen, StartFailure, StartOutput, Stats};
+pub use api::{
+    Config, InstanceInfo, InstanceSpec, InstanceState, LeaseError, Observer, Refusals, Seen, StartFailure, StartOutput, Stats,
+};
 pub use class::{Class, Program};
 pub use lease::Lease;
 pub use service::Pool;
+pub use throttle::{Limit, Room, Throttled};
 pub use worker::{Boot, GuestBoot, LogSinks, Worker};

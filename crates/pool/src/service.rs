@@ -121,13 +121,17 @@ impl Pool {
         let stock_bytes = (config.memory_bytes_max as f64 * config.stock_share.clamp(0.0, 1.0)) as u64;
         let engine = Engine::new(Bounds {
             instances_per_account: config.instances_per_account_max,
+            instances_per_function: config.instances_per_function_max,
             memory_bytes: config.memory_bytes_max,
             starting: config.starting_max.max(1),
             making: config.making_max.max(1),
-            waiting_per_account: config.waiting_per_account_max,
+            waiting: config.waiting_max.max(1),
+            waiting_per_account: (config.waiting_max / 2).max(1),
+            waiting_per_function: (config.waiting_max / 4).max(1),
             stock_bytes,
             stock_max: config.stock_max,
             idle: config.idle_timeout,
+            surplus: config.surplus_timeout,
         });
         let table = Table {
             engine,
@@ -200,6 +204,12 @@ impl Pool {
     /// still served. A new revision does this by itself when it is first called.
     pub fn retire(&self, function: &FunctionKey) {
         self.inner.feed(Event::Retire { function: function.clone() });
+    }
+
+    /// The function may have so many instances, which are set aside for it; none lets it have what its account has left.
+    /// With 0 nobody can call it.
+    pub fn limit(&self, function: &FunctionKey, instances: Option<usize>) {
+        self.inner.feed(Event::Limit { function: function.clone(), instances });
     }
 
     /// How full the pool is.
@@ -323,7 +333,7 @@ impl Inner {
                 }
                 Action::Refuse { waiter, why } => {
                     if let Some(pending) = table.pending.remove(&waiter) {
-                        effects.push(Effect::Reply(pending.reply, Err(self.refusal(why, cause))));
+                        effects.push(Effect::Reply(pending.reply, Err(Self::refusal(why, cause))));
                     }
                 }
                 Action::Stop { cell, graceful } => {
@@ -336,11 +346,10 @@ impl Inner {
         effects
     }
 
-    fn refusal(&self, why: Why, cause: &Cause) -> LeaseError {
+    fn refusal(why: Why, cause: &Cause) -> LeaseError {
         let platform = || LeaseError::Platform(cause.platform.clone().unwrap_or_else(|| "no cell could be made".to_owned()));
         match why {
-            Why::Deadline => LeaseError::QueueTimeout,
-            Why::TooManyWaiting => LeaseError::Throttled { waiting_max: self.config.waiting_per_account_max },
+            Why::Throttled(throttled) => LeaseError::Throttled(throttled),
             Why::StartFailed => cause.failure.clone().map_or_else(platform, LeaseError::Start),
             Why::OthersFailed => cause
                 .failure

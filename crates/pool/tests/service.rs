@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dunlin_model::{AccountId, FunctionKey, RequestId, Revision, VersionKey};
 use dunlin_pool::testing::{Script, function, no_logs};
-use dunlin_pool::{Config, InstanceSpec, InstanceState, LeaseError, Pool};
+use dunlin_pool::{Config, InstanceSpec, InstanceState, LeaseError, Pool, Throttled};
 use dunlin_runtime::{CallError, StartError};
 use dunlin_sandbox::testing::{Deed, Fake};
 use dunlin_sandbox::{Ended, Exit};
@@ -129,7 +129,7 @@ async fn a_wait_has_an_end() {
     let f = spec("f", 1, "");
     let held = bench.lease(&f).await.expect("served");
     let error = bench.lease(&f).await.expect_err("the one instance is busy");
-    assert!(matches!(error, LeaseError::QueueTimeout), "{error:?}");
+    assert!(matches!(error, LeaseError::Throttled(Throttled::Waited { .. })), "{error:?}");
     drop(held);
 }
 

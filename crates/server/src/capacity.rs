@@ -10,6 +10,10 @@ use dunlin_model::Limits;
 pub struct Capacity {
     /// Most instances of one account at a time.
     pub instances_per_account: Option<usize>,
+    /// Most instances of one function at a time, where nothing else was said of it.
+    pub instances_per_function: Option<usize>,
+    /// Most calls that wait for an instance.
+    pub waiting_calls: Option<usize>,
     /// How long a call may wait for an instance, apart from how long it may run.
     pub queue_wait: Option<Duration>,
     /// Most cells of one kind that wait for a function; 0 makes none ahead of need.
@@ -23,6 +27,8 @@ impl Capacity {
     pub(crate) fn arguments(&self) -> Vec<OsString> {
         let named = [
             ("--instances-per-account", self.instances_per_account.map(|most| most.to_string())),
+            ("--instances-per-function", self.instances_per_function.map(|most| most.to_string())),
+            ("--waiting-calls", self.waiting_calls.map(|most| most.to_string())),
             ("--queue-wait", self.queue_wait.map(|wait| wait.as_secs().to_string())),
             ("--stock", self.stock.map(|most| most.to_string())),
             ("--memory-mb", self.memory_mb.map(|mb| mb.to_string())),
@@ -41,10 +47,12 @@ impl Capacity {
         let mut config = dunlin_pool::Config {
             region,
             instances_per_account_max: limits.instances_per_account_max,
+            instances_per_function_max: self.instances_per_function,
             stock_max: self.stock,
             ..dunlin_pool::Config::default()
         };
         config.memory_bytes_max = self.memory_mb.map_or(config.memory_bytes_max, |mb| mb.saturating_mul(1 << 20));
+        config.waiting_max = self.waiting_calls.unwrap_or(config.waiting_max);
         config
     }
 

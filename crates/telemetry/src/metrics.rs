@@ -23,6 +23,10 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// Most functions with series of their own.
 pub const FUNCTIONS_MAX: usize = 10_000;
 
+/// Why a call was turned away that met no instance: its function may have none, where it would have waited was full, it
+/// would have waited too long, it did.
+pub const REFUSALS: [&str; 4] = ["disabled", "crowded", "hopeless", "waited"];
+
 /// What an instance is doing, for the gauge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum InstanceState {
@@ -53,6 +57,11 @@ struct FunctionLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PhaseLabels {
     phase: Label,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: Label,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -87,6 +96,7 @@ struct Inner {
     billed: Counter<f64, AtomicU64>,
     instances: Family<StateLabels, Gauge>,
     queue_length: Gauge,
+    refusals: [Totals; REFUSALS.len()],
     store_commits: Totals,
     store_writes: Totals,
     ledger_backlog: Gauge,
@@ -130,12 +140,18 @@ impl Metrics {
             billed: Counter::default(),
             instances: Family::default(),
             queue_length: Gauge::default(),
+            refusals: std::array::from_fn(|_| Totals::default()),
             store_commits: Totals::default(),
             store_writes: Totals::default(),
             ledger_backlog: Gauge::default(),
             log_lines_dropped: Totals::default(),
         };
+        let refusals = Family::<ReasonLabels, Counter>::default();
+        for (reason, totals) in REFUSALS.into_iter().zip(&mut inner.refusals) {
+            totals.counter = refusals.get_or_create(&ReasonLabels { reason: Label(reason) }).clone();
+        }
         let registry = &mut inner.registry;
+        registry.register("refusals", "Calls turned away for want of an instance, by reason", refusals);
         registry.register("calls", "Calls that ended, by outcome and origin", inner.calls.clone());
         registry.register("function_calls", "Calls that ended, by function", inner.function_calls.clone());
         registry.register("function_errors", "Calls that did not succeed, by function", inner.function_errors.clone());
@@ -196,6 +212,13 @@ impl Metrics {
     /// Says how many calls wait for an instance.
     pub fn set_queue_length(&self, count: usize) {
         self.inner.queue_length.set(gauge(count));
+    }
+
+    /// Says how many calls were turned away since the start, in the order of [`REFUSALS`].
+    pub fn set_refusals(&self, counts: [u64; REFUSALS.len()]) {
+        for (totals, count) in self.inner.refusals.iter().zip(counts) {
+            totals.catch_up(count);
+        }
     }
 
     /// Says how much the store has written since the start.

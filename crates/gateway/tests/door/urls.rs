@@ -1,8 +1,10 @@
 //! Function URLs, as a caller and as a function sees them.
 
+use std::time::Duration;
+
 use dunlin_auth::{SigningKey, sign};
 use dunlin_gateway::Config;
-use dunlin_invoke::Refusal;
+use dunlin_invoke::{Limit, Refusal, Throttled};
 use dunlin_model::{Limits, LogType, Origin};
 use http::Response;
 use serde_json::{Value, json};
@@ -96,15 +98,21 @@ async fn a_malformed_answer_is_a_bad_response_that_still_says_where_it_ran() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_have_the_contracts_codes() {
-    for (refusal, status, code) in [
-        ((|| Refusal::FunctionNotFound) as fn() -> Refusal, 404, "FunctionNotFound"),
-        (|| Refusal::RuntimeExited("x".into()), 412, "CAExited"),
-        (|| Refusal::ShuttingDown, 503, "ResourceThrottled"),
-        (|| Refusal::Platform("a secret path".into()), 500, "InternalServerError"),
+    fn throttled(limit: Limit) -> Refusal {
+        Refusal::Throttled(Throttled::Hopeless { limit, expected: Duration::from_secs(7) })
+    }
+    for (refusal, status, code, retry_after) in [
+        ((|| Refusal::FunctionNotFound) as fn() -> Refusal, 404, "FunctionNotFound", None),
+        (|| Refusal::RuntimeExited("x".into()), 412, "CAExited", None),
+        (|| Refusal::ShuttingDown, 503, "ResourceThrottled", Some("1")),
+        (|| throttled(Limit::Account(3)), 429, "ResourceExhausted", Some("7")),
+        (|| throttled(Limit::Node), 503, "ResourceThrottled", Some("7")),
+        (|| Refusal::Platform("a secret path".into()), 500, "InternalServerError", None),
     ] {
         let door = open(Script::Refuse(refusal), "python3.10").await;
         let answered = door.call("GET /", "", "").await;
         assert_eq!((answered.status, answered.code().as_str()), (status, code));
+        assert_eq!(answered.header("retry-after"), retry_after);
         assert!(!answered.body.contains("secret"), "{answered:?}");
     }
 }

@@ -2,12 +2,18 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use dunlin_model::AccountId;
+use dunlin_model::{AccountId, FunctionKey};
 use tokio::time::Instant;
 
-use super::state::{Cell, Engine, State, Timer, Version, VersionNo, Waiter};
+use super::recent::{Peak, Usual};
+use super::state::{Account, Cell, Engine, Function, FunctionNo, State, Timer, Version, VersionNo, Waiter};
 use super::{Action, CellNo, Demand, WaiterId, Why};
+use crate::throttle::Throttled;
+
+/// How soon half of a version's peak is forgotten: of instances that nobody needs any more half end every minute.
+const PEAK_HALF_LIFE: Duration = Duration::from_secs(60);
 
 impl Engine {
     pub(super) fn lease(&mut self, waiter: WaiterId, demand: Arc<Demand>, deadline: Instant, now: Instant) {
@@ -18,32 +24,33 @@ impl Engine {
             Some(version) => *version,
             None => self.new_version(&demand, now),
         };
+        let entry = &self.versions[&version];
         // The way of a warm call: no queue, no timer but the instance's own.
-        if let Some(cell) = self.versions[&version].free.back().copied() {
-            return self.grant(waiter, cell, false);
+        if let Some(cell) = entry.free.back().copied().filter(|_| !entry.disabled) {
+            return self.grant(waiter, cell, false, now);
         }
-        let account = self.accounts.entry(demand.key.function.account().clone()).or_default();
-        let full = account.waiting >= self.bounds.waiting_per_account;
-        if full || deadline <= now {
-            let why = if full { Why::TooManyWaiting } else { Why::Deadline };
-            self.out.push(Action::Refuse { waiter, why });
+        let refused = if entry.disabled {
+            Some(Throttled::Disabled)
+        } else if deadline <= now {
+            Some(self.too_late(version))
+        } else {
+            self.seat(waiter, version, deadline).err()
+        };
+        if let Some(throttled) = refused {
+            self.turn_away(waiter, throttled);
             return self.forget_version_if_over(version, now);
         }
-        account.waiting += 1;
-        self.timers.insert((deadline, Timer::Deadline(waiter)));
-        self.waiters.insert(waiter, Waiter { version, deadline, attempts: 0 });
-        let entry = self.version(version);
-        entry.waiters.insert(waiter);
-        entry.unordered.insert(waiter);
         self.want(version, now);
         self.expect_class(demand.class, now);
         self.pump(now);
+        self.shed(waiter, now);
     }
 
     pub(super) fn new_version(&mut self, demand: &Arc<Demand>, now: Instant) -> VersionNo {
         let number = VersionNo(self.fresh());
         let key = &demand.key;
-        let siblings: Vec<_> = self.functions.get(&key.function).into_iter().flatten().copied().collect();
+        let function = self.function(&key.function);
+        let siblings = self.functions[&function].versions.clone();
         let mut stale = false;
         for sibling in siblings {
             let other = &self.versions[&sibling].demand.key;
@@ -53,8 +60,12 @@ impl Engine {
                 stale = true;
             }
         }
+        let entry = self.functions.get_mut(&function).expect("it was just made known");
+        entry.versions.push(number);
         let version = Version {
+            function,
             demand: Arc::clone(demand),
+            disabled: entry.limit == Some(0),
             stale,
             waiters: BTreeSet::new(),
             unordered: BTreeSet::new(),
@@ -62,7 +73,12 @@ impl Engine {
             starting: 0,
             free: VecDeque::new(),
             cells: 0,
-            hungry: false,
+            held: 0,
+            idle: 0,
+            hungry: None,
+            busy_peak: Peak::none(PEAK_HALF_LIFE, now),
+            call_time: Usual::default(),
+            start_time: Usual::default(),
             failures: 0,
             retry_at: now,
             forget_at: now,
@@ -70,7 +86,19 @@ impl Engine {
         };
         self.versions.insert(number, version);
         self.index.insert(key.clone(), number);
-        self.functions.entry(key.function.clone()).or_default().push(number);
+        number
+    }
+
+    fn function(&mut self, key: &FunctionKey) -> FunctionNo {
+        if let Some(number) = self.function_index.get(key) {
+            return *number;
+        }
+        let number = FunctionNo(self.fresh());
+        let limit = self.limits.get(key).copied();
+        let key = key.clone();
+        self.function_index.insert(key.clone(), number);
+        let function = Function { key, versions: Vec::new(), instances: 0, waiting: 0, starting: 0, limit, bound: 0 };
+        self.functions.insert(number, function);
         number
     }
 
@@ -82,7 +110,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn released(&mut self, cell: CellNo, memory_bytes: u64, discard: bool, now: Instant) {
+    pub(super) fn released(&mut self, cell: CellNo, memory_bytes: u64, took: Duration, discard: bool, now: Instant) {
         let Some(Cell { state: State::Live { version, in_flight, ends, .. }, weight, .. }) = self.cells.get_mut(&cell) else {
             return;
         };
@@ -98,6 +126,7 @@ impl Engine {
             *weight = grown;
             self.version(version).weight = grown;
         }
+        self.version(version).call_time.note(took);
         if discard && !ended_before {
             self.version(version).free.retain(|free| *free != cell);
         }
@@ -108,6 +137,11 @@ impl Engine {
                 self.pump(now);
             }
             return;
+        }
+        if left == 0 && self.gives_way(version, now) {
+            self.stop(cell, true);
+            self.want(version, now);
+            return self.pump(now);
         }
         if was_full {
             self.version(version).free.push_back(cell);
@@ -124,7 +158,7 @@ impl Engine {
             let entry = &self.versions[&version];
             let (Some(cell), Some(waiter)) = (entry.free.back().copied(), entry.waiters.first().copied()) else { break };
             self.forget_waiter(waiter);
-            self.grant(waiter, cell, false);
+            self.grant(waiter, cell, false, now);
         }
         let entry = &self.versions[&version];
         if !(entry.stale || self.draining) {
@@ -144,15 +178,14 @@ impl Engine {
         }
     }
 
-    pub(super) fn grant(&mut self, waiter: WaiterId, number: CellNo, cold: bool) {
-        let Some(Cell { state: State::Live { version, in_flight, expires, .. }, .. }) = self.cells.get_mut(&number) else {
+    pub(super) fn grant(&mut self, waiter: WaiterId, number: CellNo, cold: bool, now: Instant) {
+        self.rouse(number);
+        let Some(Cell { state: State::Live { version, in_flight, .. }, uses, .. }) = self.cells.get_mut(&number) else {
             unreachable!("only live cells are free")
         };
         let version = self.versions.get_mut(version).expect("a cell's version lives as long as the cell");
-        if let Some(at) = expires.take() {
-            self.timers.remove(&(at, Timer::Expire(number)));
-            self.idle -= 1;
-        }
+        uses.note(now);
+        version.busy_peak.note(version.live() - version.idle, now);
         *in_flight += 1;
         if *in_flight >= version.demand.concurrency {
             // The last one, nearly always: the search ends at once.
@@ -175,14 +208,18 @@ impl Engine {
         let entry = self.version(version);
         entry.waiters.remove(&waiter);
         entry.unordered.remove(&waiter);
-        let account = entry.demand.key.function.account().clone();
-        let entry = self.accounts.get_mut(&account).expect("an account with a waiter is kept");
-        entry.waiting -= 1;
+        let wants = entry.wants();
+        let (function, account) = (entry.function, entry.demand.key.function.account().clone());
+        if !wants {
+            self.remove_hungry(version);
+        }
+        self.functions.get_mut(&function).expect("a version's function is kept").waiting -= 1;
+        self.accounts.get_mut(&account).expect("an account with a waiter is kept").waiting -= 1;
         self.forget_account_if_empty(&account);
     }
 
     pub(super) fn forget_account_if_empty(&mut self, account: &AccountId) {
-        if self.accounts.get(account).is_some_and(|account| account.instances == 0 && account.waiting == 0) {
+        if self.accounts.get(account).is_some_and(Account::is_over) {
             self.accounts.remove(account);
         }
     }
@@ -198,17 +235,11 @@ impl Engine {
         if self.index.get(key) == Some(&number) {
             self.index.remove(key);
         }
-        if let Some(versions) = self.functions.get_mut(&key.function) {
-            versions.retain(|other| *other != number);
-            if versions.is_empty() {
-                self.functions.remove(&key.function);
-            }
+        let function = self.functions.get_mut(&version.function).expect("a version's function is kept");
+        function.versions.retain(|other| *other != number);
+        if function.versions.is_empty() {
+            self.functions.remove(&version.function);
+            self.function_index.remove(&key.function);
         }
-    }
-
-    /// Gives back an instance's place in its account.
-    pub(super) fn free_place(&mut self, account: &AccountId) {
-        self.accounts.get_mut(account).expect("an account with an instance is kept").instances -= 1;
-        self.forget_account_if_empty(account);
     }
 }

@@ -41,19 +41,22 @@ impl Engine {
 
     pub(super) fn started(&mut self, number: CellNo, result: Result<(), StartFault>, now: Instant) {
         let Some(cell) = self.cells.get_mut(&number) else { return };
-        let State::Starting { version, nominal } = cell.state else { return };
+        let State::Starting { version, nominal, since } = cell.state else { return };
         self.starting -= 1;
+        self.start_over(version);
+        let cell = self.cells.get_mut(&number).expect("it was there a line ago");
         let entry = self.versions.get_mut(&version).expect("a cell's version lives as long as the cell");
         entry.starting -= 1;
+        entry.start_time.note(now.saturating_duration_since(since));
         let Err(fault) = result else {
-            cell.state = State::Live { version, in_flight: 0, ends: false, expires: None };
+            cell.state = State::Live { version, in_flight: 0, ends: false, idle: None };
             entry.failures = 0;
             entry.free.push_back(number);
             let first = if entry.waiters.contains(&nominal) { Some(nominal) } else { entry.waiters.first().copied() };
             self.rest(number, now);
             if let Some(waiter) = first {
                 self.forget_waiter(waiter);
-                self.grant(waiter, number, true);
+                self.grant(waiter, number, true, now);
             }
             self.serve(version, now);
             return self.pump(now);
@@ -132,36 +135,20 @@ impl Engine {
         self.pump(now);
     }
 
-    /// An instance has no call any more.
-    pub(super) fn rest(&mut self, number: CellNo, now: Instant) {
-        let kept = self.bounds.idle;
-        let Some(Cell { state: State::Live { version, expires, .. }, .. }) = self.cells.get_mut(&number) else { return };
-        let at = now + self.versions[version].demand.idle.unwrap_or(kept);
-        *expires = Some(at);
-        self.timers.insert((at, Timer::Expire(number)));
-        self.idle += 1;
-    }
-
     /// Ends a bound cell.
     pub(super) fn stop(&mut self, number: CellNo, graceful: bool) {
-        let Some(cell) = self.cells.get_mut(&number) else { return };
+        let Some(cell) = self.cells.get(&number) else { return };
         let version = match cell.state {
             State::Starting { version, .. } => version,
-            State::Live { version, expires, .. } => {
-                if let Some(at) = expires {
-                    self.timers.remove(&(at, Timer::Expire(number)));
-                    self.idle -= 1;
-                }
-                version
-            }
+            State::Live { version, .. } => version,
             State::Making | State::Waiting | State::Ending { .. } => return,
         };
+        self.rouse(number);
+        let cell = self.cells.get_mut(&number).expect("it was there a line ago");
         cell.state = State::Ending { version: Some(version) };
         self.ending_memory += cell.weight;
-        let entry = self.versions.get_mut(&version).expect("a cell's version lives as long as the cell");
-        entry.free.retain(|free| *free != number);
-        let account = entry.demand.key.function.account().clone();
-        self.free_place(&account);
+        self.version(version).free.retain(|free| *free != number);
+        self.free_place(version);
         self.out.push(Action::Stop { cell: number, graceful });
     }
 }

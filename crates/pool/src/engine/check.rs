@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use tokio::time::Instant;
 
 use super::state::{Engine, State, Timer};
+use crate::throttle::Limit;
 
 impl Engine {
     /// Panics unless every invariant of the module's page holds. `now` must have been ticked already.
@@ -13,6 +14,7 @@ impl Engine {
         let mut waiting: HashMap<_, usize> = HashMap::new();
         let mut cells_of: HashMap<_, usize> = HashMap::new();
         let mut starting_of: HashMap<_, usize> = HashMap::new();
+        let mut idle_of: HashMap<_, usize> = HashMap::new();
         let (mut memory, mut ending, mut making, mut starting, mut idle) = (0, 0, 0, 0, 0);
 
         for (number, cell) in &self.cells {
@@ -26,21 +28,23 @@ impl Engine {
                     *cells_of.entry(version).or_default() += 1;
                     *places.entry(self.versions[&version].demand.key.function.account()).or_default() += 1;
                 }
-                State::Live { version, in_flight, ends, expires } => {
+                State::Live { version, in_flight, ends, idle: rests } => {
                     let entry = &self.versions[&version];
                     *cells_of.entry(version).or_default() += 1;
                     *places.entry(entry.demand.key.function.account()).or_default() += 1;
                     assert!(in_flight <= entry.demand.concurrency, "no more calls than the function takes");
-                    assert_eq!(expires.is_some(), in_flight == 0, "an instance without a call idles");
+                    assert_eq!(rests.is_some(), in_flight == 0, "an instance without a call idles");
                     assert_eq!(
                         entry.free.contains(number),
                         in_flight < entry.demand.concurrency && !ends,
                         "free is known as free"
                     );
-                    if let Some(at) = expires {
+                    if let Some(rests) = rests {
                         idle += 1;
-                        assert!(at > now, "no instance idles past its time");
-                        assert!(self.timers.contains(&(at, Timer::Expire(*number))));
+                        *idle_of.entry(version).or_default() += 1;
+                        assert!(self.idle.contains(number));
+                        assert!(rests.review_at > now, "no instance idles past its time");
+                        assert!(self.timers.contains(&(rests.review_at, Timer::Review(*number))));
                         assert!(!ends && !entry.stale && !self.draining, "what may not idle, ends");
                     }
                 }
@@ -78,20 +82,46 @@ impl Engine {
             assert_eq!(version.cells, cells_of.get(number).copied().unwrap_or(0));
             assert_eq!(version.starting, starting_of.get(number).copied().unwrap_or(0));
             assert_eq!(version.orders, self.stocks.values().flat_map(|s| &s.orders).filter(|o| o.version == *number).count());
-            assert_eq!(version.hungry, self.hungry.contains(number));
-            assert!(version.hungry || !version.wants() || version.retry_at > now, "who wants a start is in the ring");
+            assert_eq!(version.idle, idle_of.get(number).copied().unwrap_or(0));
+            let function = &self.functions[&version.function];
+            assert!(function.versions.contains(number) && function.key == version.demand.key.function);
+            let in_line = version
+                .hungry
+                .is_some_and(|turn| self.accounts[function.key.account()].hungry.contains(&(function.instances, turn, *number)));
+            assert_eq!(version.hungry.is_some(), in_line, "who is hungry stands where it holds what it holds");
+            assert!(version.hungry.is_some() || !version.wants() || version.retry_at > now, "who wants a start is in the ring");
             let free: HashSet<_> = version.free.iter().collect();
             assert_eq!(free.len(), version.free.len());
         }
+        for (number, function) in &self.functions {
+            let versions = || function.versions.iter().map(|version| &self.versions[version]);
+            assert!(versions().all(|version| version.function == *number) && self.function_index[&function.key] == *number);
+            assert_eq!(function.instances, versions().map(|version| version.held).sum::<usize>());
+            assert_eq!(function.waiting, versions().map(|version| version.waiters.len()).sum::<usize>());
+            assert_eq!(function.starting, versions().map(|version| version.orders + version.starting).sum::<usize>());
+            assert_eq!(function.limit, self.limits.get(&function.key).copied());
+            assert!(function.waiting <= self.bounds.waiting_per_function);
+        }
+        let mut in_line = 0;
         for (account, entry) in &self.accounts {
+            let functions = || self.functions.values().filter(|function| function.key.account() == account);
+            let capped = functions().filter(|function| function.limit.is_some()).map(|function| function.instances);
+            let reserved = self.limits.iter().filter(|(key, _)| key.account() == account).map(|(_, limit)| limit);
+            assert_eq!((entry.capped, entry.reserved), (capped.sum::<usize>(), reserved.sum::<usize>()));
+            assert_eq!(entry.starting, functions().map(|function| function.starting).sum::<usize>());
+            in_line += usize::from(!entry.hungry.is_empty());
+            let turn = (entry.instances, entry.turn, account.clone());
+            assert_eq!(self.hungry.contains(&turn), !entry.hungry.is_empty(), "an account stands where it holds what it holds");
             assert_eq!(entry.instances, places.remove(account).unwrap_or(0));
             assert_eq!(entry.waiting, waiting.remove(account).unwrap_or(0));
             assert!(entry.instances <= self.bounds.instances_per_account);
             assert!(entry.waiting <= self.bounds.waiting_per_account);
         }
+        assert_eq!(self.hungry.len(), in_line);
+        assert!(self.waiters.len() <= self.bounds.waiting);
         assert!(places.is_empty() && waiting.is_empty());
         assert_eq!((self.memory, self.ending_memory), (memory, ending));
-        assert_eq!((self.making, self.starting, self.orders, self.idle), (making, starting, orders, idle));
+        assert_eq!((self.making, self.starting, self.orders, self.idle.len()), (making, starting, orders, idle));
         assert!(making <= self.bounds.making && starting + orders <= self.bounds.starting);
     }
 
@@ -100,8 +130,10 @@ impl Engine {
     pub(super) fn check_nobody_is_forgotten(&self, now: Instant) {
         for version in self.versions.values().filter(|version| !version.waiters.is_empty()) {
             let stock = &self.stocks[&version.demand.class];
+            let account = &self.accounts[version.demand.key.function.account()];
+            let kept_for_others = account.reserved > 0 && matches!(self.limit_of(version.function), Some(Limit::Account(_)));
             assert!(
-                version.retry_at > now || stock.retry_at > now,
+                version.retry_at > now || stock.retry_at > now || kept_for_others,
                 "{:?} waits for nothing: {version:?} {stock:?}",
                 version.waiters
             );

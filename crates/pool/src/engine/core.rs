@@ -6,7 +6,7 @@ use dunlin_model::FunctionKey;
 use tokio::time::Instant;
 
 use super::state::{Engine, State, Timer, VersionNo};
-use super::{Action, Event, Why};
+use super::{Action, Event};
 
 impl Engine {
     /// Applies one event and says what is to be done.
@@ -14,14 +14,15 @@ impl Engine {
         match event {
             Event::Lease { waiter, demand, deadline } => self.lease(waiter, demand, deadline, now),
             Event::Cancel { waiter } => self.cancel(waiter, now),
-            Event::Released { cell, memory_bytes, discard } => self.released(cell, memory_bytes, discard, now),
+            Event::Released { cell, memory_bytes, took, discard } => self.released(cell, memory_bytes, took, discard, now),
             Event::Made { cell, result } => self.made(cell, result, now),
             Event::Started { cell, result } => self.started(cell, result, now),
             Event::Died { cell } => self.died(cell, now),
             Event::Stopped { cell } => self.stopped(cell, now),
             Event::Expect { class } => self.expect_class(class, now),
             Event::Retire { function } => self.retire(&function),
-            Event::Pressure { bytes } => self.relieve(bytes),
+            Event::Limit { function, instances } => self.set_limit(&function, instances, now),
+            Event::Pressure { bytes } => self.relieve(bytes, now),
             Event::Drain => self.drain(),
             Event::Tick => self.tick(now),
         }
@@ -34,10 +35,10 @@ impl Engine {
             match timer {
                 Timer::Deadline(waiter) => {
                     let version = self.waiters[&waiter].version;
-                    self.refuse(waiter, Why::Deadline);
+                    self.give_up(waiter);
                     self.forget_version_if_over(version, now);
                 }
-                Timer::Expire(cell) => self.stop(cell, true),
+                Timer::Review(cell) => self.review_idle(cell, now),
                 Timer::Retry(version) => {
                     if self.versions.contains_key(&version) {
                         self.want(version, now);
@@ -51,7 +52,8 @@ impl Engine {
     }
 
     pub(super) fn retire(&mut self, function: &FunctionKey) {
-        for version in self.functions.get(function).cloned().unwrap_or_default() {
+        for version in self.function_index.get(function).map(|number| self.functions[number].versions.clone()).unwrap_or_default()
+        {
             self.make_stale(version);
             let key = &self.versions[&version].demand.key;
             if self.index.get(key) == Some(&version) {
@@ -71,27 +73,13 @@ impl Engine {
         }
     }
 
-    pub(super) fn relieve(&mut self, bytes: u64) {
-        let mut idle: Vec<_> = self.idle_cells().map(|(number, cell, since)| (u64::MAX - cell.weight, since, number)).collect();
-        idle.sort_unstable();
-        let mut given = 0;
-        for (inverse_weight, _, number) in idle {
-            if given >= bytes {
-                break;
-            }
-            given += u64::MAX - inverse_weight;
-            self.stop(number, true);
-        }
-    }
-
     pub(super) fn drain(&mut self) {
         self.draining = true;
         let waiting: Vec<_> = self.stocks.values().flat_map(|stock| stock.waiting.iter().copied()).collect();
         for cell in waiting {
             self.end_waiting(cell);
         }
-        let idle: Vec<_> = self.idle_cells().map(|(number, ..)| number).collect();
-        for cell in idle {
+        for cell in self.idle.clone() {
             self.stop(cell, true);
         }
     }

@@ -23,7 +23,11 @@ mod cells;
 #[cfg(test)]
 mod check;
 mod core;
+mod idle;
+mod places;
 mod pump;
+mod recent;
+mod room;
 mod state;
 mod stock;
 #[cfg(test)]
@@ -36,6 +40,7 @@ use dunlin_model::{FunctionKey, VersionKey};
 use tokio::time::Instant;
 
 use crate::class::Class;
+use crate::throttle::Throttled;
 
 pub use self::state::Engine;
 
@@ -67,20 +72,28 @@ pub struct Demand {
 pub struct Bounds {
     /// Instances of one account: ordered, starting and live.
     pub instances_per_account: usize,
+    /// Instances of one function of which nothing else was said.
+    pub instances_per_function: Option<usize>,
     /// Memory of all cells as reckoned.
     pub memory_bytes: u64,
     /// Starts under way.
     pub starting: usize,
     /// Cells being made.
     pub making: usize,
+    /// Waiting calls.
+    pub waiting: usize,
     /// Waiting calls of one account.
     pub waiting_per_account: usize,
+    /// Waiting calls of one function.
+    pub waiting_per_function: usize,
     /// Memory of waiting cells together.
     pub stock_bytes: u64,
     /// Waiting cells of one class, where it is not the class's own number.
     pub stock_max: Option<usize>,
     /// How long an idle instance is kept when its function does not say.
     pub idle: Duration,
+    /// How long one is kept of which there are more than were busy at a time lately.
+    pub surplus: Duration,
 }
 
 /// What happened.
@@ -106,6 +119,8 @@ pub enum Event {
         cell: CellNo,
         /// What the instance was seen to use, 0 for unknown.
         memory_bytes: u64,
+        /// How long the call had it.
+        took: Duration,
         /// Whether the instance must not be used again.
         discard: bool,
     },
@@ -142,6 +157,13 @@ pub enum Event {
     Retire {
         /// The function.
         function: FunctionKey,
+    },
+    /// The function may have so many instances, and they are set aside for it; or as many as its account has left.
+    Limit {
+        /// The function.
+        function: FunctionKey,
+        /// How many.
+        instances: Option<usize>,
     },
     /// The machine is short of so many bytes.
     Pressure {
@@ -201,10 +223,8 @@ pub enum Action {
 /// Why a waiter gets nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Why {
-    /// Its deadline passed.
-    Deadline,
-    /// As many calls of its account wait already as may.
-    TooManyWaiting,
+    /// There is too much to do.
+    Throttled(Throttled),
     /// The start that this very event reports failed, and it was this call's own.
     StartFailed,
     /// The start that this very event reports failed, once too often for the others that wait.

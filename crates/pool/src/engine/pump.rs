@@ -1,13 +1,16 @@
 //! From who waits to what is started: orders, cells for orders, and whose idle instance makes room.
 
-use super::state::{Cell, Engine, State, Timer, VersionNo};
+use super::idle::Among;
+use super::recent::Rate;
+use super::state::{Cell, Engine, FunctionNo, State, Timer, VersionNo};
 use super::stock::Order;
 use super::{Action, CellNo, MakeFault, Why, make_pause};
 use crate::class::Class;
+use crate::throttle::Limit;
 use tokio::time::Instant;
 
 /// Whether a version's next start was admitted.
-enum Admission {
+pub(super) enum Admission {
     Placed,
     /// Not now; others may be luckier.
     Stalled,
@@ -19,9 +22,8 @@ impl Engine {
     /// Notes that the version may want a start.
     pub(super) fn want(&mut self, number: VersionNo, now: Instant) {
         let version = self.version(number);
-        if !version.hungry && version.wants() && version.retry_at <= now {
-            version.hungry = true;
-            self.hungry.push_back(number);
+        if version.hungry.is_none() && version.wants() && version.retry_at <= now {
+            self.add_hungry(number);
         }
     }
 
@@ -38,38 +40,7 @@ impl Engine {
         self.review_stocks(now);
     }
 
-    /// Admits starts, one version after the other, until all are served or none can be. Says whether there were any.
-    fn place_orders(&mut self, now: Instant) -> bool {
-        let mut placed = false;
-        self.memory_short = false;
-        let mut stalled = 0;
-        while stalled < self.hungry.len() {
-            let number = self.hungry.pop_front().expect("the loop's condition says there is one");
-            let Some(version) = self.versions.get_mut(&number) else { continue };
-            if !version.wants() || version.retry_at > now {
-                version.hungry = false;
-                continue;
-            }
-            match self.place_order(number, now) {
-                Admission::Placed => {
-                    placed = true;
-                    stalled = 0;
-                    self.hungry.push_back(number);
-                }
-                Admission::Stalled => {
-                    stalled += 1;
-                    self.hungry.push_back(number);
-                }
-                Admission::Full => {
-                    self.hungry.push_front(number);
-                    break;
-                }
-            }
-        }
-        placed
-    }
-
-    fn place_order(&mut self, number: VersionNo, now: Instant) -> Admission {
+    pub(super) fn place_order(&mut self, number: VersionNo, now: Instant) -> Admission {
         if self.orders + self.starting >= self.bounds.starting {
             return Admission::Full;
         }
@@ -80,57 +51,52 @@ impl Engine {
             // No place is held for a cell that cannot be made.
             return Admission::Stalled;
         }
-        let account = version.demand.key.function.account().clone();
-        if self.accounts[&account].instances >= self.bounds.instances_per_account && !self.evict_of_account(number) {
+        let function = version.function;
+        if self.starts_enough(function) {
             return Admission::Stalled;
         }
-        if !self.make_room(weight) {
-            self.memory_short = true;
+        while let Some(limit) = self.limit_of(function) {
+            let among = match limit {
+                Limit::Function(_) => Among::Function,
+                // What is set aside for others is no use to it, even while it idles.
+                Limit::Account(most) if self.is_kept_from(function, most) => Among::Unreserved,
+                Limit::Account(_) | Limit::Node => Among::Account,
+            };
+            if !self.evict(number, among, now) {
+                return Admission::Stalled;
+            }
+        }
+        if self.memory_short.is_some_and(|least| weight >= least) {
+            return Admission::Stalled;
+        }
+        if !self.make_room(number, weight, now) {
+            self.memory_short = Some(weight);
             return Admission::Stalled;
         }
         let nominal = *self.versions[&number].unordered.first().expect("a version that wants has a waiter without a start");
-        self.accounts.get_mut(&account).expect("an account with a waiter is kept").instances += 1;
         self.memory += weight;
         self.orders += 1;
         let version = self.version(number);
         version.unordered.remove(&nominal);
         version.orders += 1;
+        self.take_place(number);
+        self.start_begins(number);
         self.stock(class).orders.push_back(Order { version: number, nominal, weight });
         Admission::Placed
     }
 
-    /// Ends the instance of the version's account that idles longest. Its place is free at once.
-    fn evict_of_account(&mut self, number: VersionNo) -> bool {
-        let account = self.versions[&number].demand.key.function.account();
-        let oldest = self
-            .idle_cells()
-            .filter(|(_, cell, _)| self.account_of(cell) == Some(account))
-            .min_by_key(|(number, _, expires)| (*expires, *number))
-            .map(|(number, ..)| number);
-        oldest.is_some_and(|cell| {
-            self.stop(cell, true);
-            true
-        })
-    }
-
-    fn account_of(&self, cell: &Cell) -> Option<&dunlin_model::AccountId> {
-        match cell.state {
-            State::Live { version, .. } => Some(self.versions[&version].demand.key.function.account()),
-            _ => None,
-        }
-    }
-
     /// Whether there is memory for one more instance. Ends idle instances when their end would help; their memory is
     /// there when their walls are down.
-    fn make_room(&mut self, weight: u64) -> bool {
+    fn make_room(&mut self, wanted: VersionNo, weight: u64, now: Instant) -> bool {
         let limit = self.bounds.memory_bytes;
         if self.memory + weight <= limit {
             return true;
         }
         while self.memory - self.ending_memory + weight > limit {
-            let oldest = self.idle_cells().min_by_key(|(number, _, expires)| (*expires, *number)).map(|(number, ..)| number);
-            let Some(cell) = oldest.or_else(|| self.surplus_cell()) else { break };
-            if matches!(self.cells[&cell].state, State::Waiting) { self.end_waiting(cell) } else { self.stop(cell, true) }
+            if !self.evict(wanted, Among::Node, now) {
+                let Some(cell) = self.surplus_cell() else { break };
+                self.end_waiting(cell);
+            }
         }
         // A function larger than everything may still run alone.
         self.orders == 0 && self.cells.values().all(|cell| matches!(cell.state, State::Waiting | State::Making))
@@ -144,8 +110,7 @@ impl Engine {
         let classes: Vec<Class> = self.stocks.iter().filter(|(_, stock)| stock.can_bind()).map(|(class, _)| *class).collect();
         for class in classes {
             while self.stock(class).can_bind() {
-                let stock = self.stock(class);
-                let order = stock.orders.pop_front().expect("can_bind looked");
+                let order = self.next_order(class);
                 if !self.take_order(&order) {
                     self.give_back(&order, now);
                     continue;
@@ -154,9 +119,45 @@ impl Engine {
                 // The one that has waited longest: after it said Ready a bootstrap may rehearse for a while yet.
                 let cell = stock.waiting.pop_front().expect("can_bind looked");
                 stock.note_bind(now);
-                self.bind_cell(cell, &order);
+                self.bind_cell(cell, &order, now);
             }
         }
+    }
+
+    /// Takes the order whose account was served longest ago, and of that account's functions the same.
+    fn next_order(&mut self, class: Class) -> Order {
+        let turn = |order: &Order| {
+            let function = &self.functions[&self.versions[&order.version].function];
+            (self.accounts[function.key.account()].bound, function.bound)
+        };
+        let orders = &self.stocks[&class].orders;
+        let next = (0..orders.len()).min_by_key(|at| turn(&orders[*at])).expect("can_bind looked");
+        let order = self.stock(class).orders.remove(next).expect("it was found there");
+        let turn = self.fresh();
+        let function = self.functions.get_mut(&self.versions[&order.version].function).expect("a version's function is kept");
+        function.bound = turn;
+        self.accounts.get_mut(function.key.account()).expect("an account with an order is kept").bound = turn;
+        order
+    }
+
+    /// Whether so many starts of the function or its account are under way that others would be kept from theirs.
+    fn starts_enough(&self, function: FunctionNo) -> bool {
+        let (all, function) = (self.bounds.starting, &self.functions[&function]);
+        let of_account = self.accounts.get(function.key.account()).map_or(0, |account| account.starting);
+        function.starting >= (all / 2).max(1) || of_account >= (all / 4 * 3).max(1)
+    }
+
+    fn start_begins(&mut self, version: VersionNo) {
+        let function = self.functions.get_mut(&self.versions[&version].function).expect("a version's function is kept");
+        function.starting += 1;
+        self.accounts.get_mut(function.key.account()).expect("an account with a place is kept").starting += 1;
+    }
+
+    /// An order was given back, or its start is over.
+    pub(super) fn start_over(&mut self, version: VersionNo) {
+        let function = self.functions.get_mut(&self.versions[&version].function).expect("a version's function is kept");
+        function.starting -= 1;
+        self.accounts.get_mut(function.key.account()).expect("an account with a place is kept").starting -= 1;
     }
 
     /// Whether somebody still wants what the order is for.
@@ -166,7 +167,7 @@ impl Engine {
         version.waiters.len() > slots
     }
 
-    fn bind_cell(&mut self, number: CellNo, order: &Order) {
+    fn bind_cell(&mut self, number: CellNo, order: &Order, now: Instant) {
         let version = self.versions.get_mut(&order.version).expect("a version with an order is kept");
         let nominal = if version.waiters.contains(&order.nominal) {
             order.nominal
@@ -184,7 +185,7 @@ impl Engine {
         let cell = self.cells.get_mut(&number).expect("a stock's cells exist");
         self.memory -= cell.weight;
         cell.weight = order.weight;
-        cell.state = State::Starting { version: order.version, nominal };
+        cell.state = State::Starting { version: order.version, nominal, since: now };
         self.out.push(Action::Start { cell: number, demand, waiter: nominal });
     }
 
@@ -197,8 +198,8 @@ impl Engine {
         if version.waiters.contains(&order.nominal) {
             version.unordered.insert(order.nominal);
         }
-        let account = version.demand.key.function.account().clone();
-        self.free_place(&account);
+        self.start_over(order.version);
+        self.free_place(order.version);
         self.want_if_kept(order.version, now);
     }
 
@@ -224,8 +225,8 @@ impl Engine {
             if version.waiters.contains(&order.nominal) {
                 version.unordered.insert(order.nominal);
             }
-            let account = version.demand.key.function.account().clone();
-            self.free_place(&account);
+            self.start_over(number);
+            self.free_place(number);
         }
     }
 
@@ -241,17 +242,17 @@ impl Engine {
             progress = false;
             for class in &lacking {
                 if self.making < self.bounds.making && self.stock(*class).lacks() {
-                    self.make(*class);
+                    self.make(*class, now);
                     progress = true;
                 }
             }
         }
     }
 
-    pub(super) fn make(&mut self, class: Class) {
+    pub(super) fn make(&mut self, class: Class, now: Instant) {
         let number = CellNo(self.fresh());
         let weight = class.waiting_bytes();
-        self.cells.insert(number, Cell { class, state: State::Making, weight });
+        self.cells.insert(number, Cell { class, state: State::Making, weight, uses: Rate::none(now) });
         self.memory += weight;
         self.making += 1;
         self.stock(class).making += 1;
@@ -266,10 +267,7 @@ impl Engine {
         let (at, told) = (stock.retry_at, fault == MakeFault::Broken && stock.failures >= super::PLATFORM_ATTEMPTS);
         self.set_stock_timer(class, at);
         if fault == MakeFault::Full {
-            let oldest = self.idle_cells().min_by_key(|(number, _, expires)| (*expires, *number)).map(|(number, ..)| number);
-            if let Some(cell) = oldest {
-                self.stop(cell, true);
-            }
+            self.evict_any(now);
         }
         // Orders that still have a cell coming stay; the others give their places back until cells can be made again.
         let stock = self.stock(class);

@@ -6,13 +6,18 @@ use std::sync::Arc;
 use dunlin_model::{AccountId, FunctionKey, VersionKey};
 use tokio::time::Instant;
 
+use super::places::{AccountTurn, VersionTurn};
+use super::recent::{Peak, Rate, Usual};
 use super::stock::Stock;
 use super::{Action, Bounds, CellNo, Demand, WaiterId};
-use crate::api::{InstanceState, Stats};
+use crate::api::{InstanceState, Refusals, Stats};
 use crate::class::Class;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct VersionNo(pub(super) u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct FunctionNo(pub(super) u64);
 
 /// Where a cell is in its life. Each variant carries exactly what is true then.
 #[derive(Clone, Copy, Debug)]
@@ -22,17 +27,37 @@ pub(super) enum State {
     Starting {
         version: VersionNo,
         nominal: WaiterId,
+        since: Instant,
     },
-    /// `ends` is set once no further call may be granted; `expires` exactly while it idles, and then it has a timer.
+    /// `ends` is set once no further call may be granted; `idle` exactly while it has no call.
     Live {
         version: VersionNo,
         in_flight: u32,
         ends: bool,
-        expires: Option<Instant>,
+        idle: Option<Idle>,
     },
     Ending {
         version: Option<VersionNo>,
     },
+}
+
+/// An instance without a call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Idle {
+    pub(super) since: Instant,
+    /// When it is asked whether it is still wanted; there is a timer for it.
+    pub(super) review_at: Instant,
+}
+
+impl State {
+    /// What the cell is bound to.
+    pub(super) fn version(&self) -> Option<VersionNo> {
+        match self {
+            Self::Making | Self::Waiting => None,
+            Self::Starting { version, .. } | Self::Live { version, .. } => Some(*version),
+            Self::Ending { version } => *version,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -41,6 +66,8 @@ pub(super) struct Cell {
     pub(super) state: State,
     /// What it counts for in the node's memory.
     pub(super) weight: u64,
+    /// How often it was called lately.
+    pub(super) uses: Rate,
 }
 
 /// One call that waits.
@@ -55,7 +82,10 @@ pub(super) struct Waiter {
 /// Everything with one version key.
 #[derive(Debug)]
 pub(super) struct Version {
+    pub(super) function: FunctionNo,
     pub(super) demand: Arc<Demand>,
+    /// Its function may have no instance.
+    pub(super) disabled: bool,
     /// A newer revision is known, or the function was retired: instances end instead of idling.
     pub(super) stale: bool,
     /// Oldest first, since ids rise.
@@ -68,8 +98,18 @@ pub(super) struct Version {
     pub(super) free: VecDeque<CellNo>,
     /// Cells of any state.
     pub(super) cells: usize,
-    /// Whether it is in the ring of those that want orders.
-    pub(super) hungry: bool,
+    /// Places held: orders, starting and live cells.
+    pub(super) held: usize,
+    /// Live cells without a call.
+    pub(super) idle: usize,
+    /// Its turn, while it is among those that want a start.
+    pub(super) hungry: Option<u64>,
+    /// Live cells with a call, the most there were lately.
+    pub(super) busy_peak: Peak,
+    /// How long a call keeps its instance.
+    pub(super) call_time: Usual,
+    /// How long a start takes.
+    pub(super) start_time: Usual,
     pub(super) failures: u32,
     pub(super) retry_at: Instant,
     pub(super) forget_at: Instant,
@@ -84,21 +124,60 @@ impl Version {
         self.waiters.len() > slots
     }
 
+    /// Cells that serve, or could.
+    pub(super) fn live(&self) -> usize {
+        self.held - self.orders - self.starting
+    }
+
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.cells == 0 && self.orders == 0 && self.waiters.is_empty() && self.forget_at <= now
     }
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Account {
+/// Everything of one function, whatever its version.
+#[derive(Debug)]
+pub(super) struct Function {
+    pub(super) key: FunctionKey,
+    pub(super) versions: Vec<VersionNo>,
+    /// Places held.
     pub(super) instances: usize,
     pub(super) waiting: usize,
+    /// Orders and starting cells.
+    pub(super) starting: usize,
+    /// How many instances it may have, when that was said. They are set aside for it.
+    pub(super) limit: Option<usize>,
+    /// When a cell was last bound for it, as a turn.
+    pub(super) bound: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    /// Places held.
+    pub(super) instances: usize,
+    /// Those of functions with a limit of their own, and what these limits add up to.
+    pub(super) capped: usize,
+    pub(super) reserved: usize,
+    pub(super) waiting: usize,
+    pub(super) idle: usize,
+    /// Orders and starting cells.
+    pub(super) starting: usize,
+    /// Versions that want a start, whose function holds least first; and the account's own turn while there are any.
+    pub(super) hungry: BTreeSet<VersionTurn>,
+    pub(super) turn: u64,
+    /// When a cell was last bound for it, as a turn.
+    pub(super) bound: u64,
+}
+
+impl Account {
+    pub(super) fn is_over(&self) -> bool {
+        self.instances == 0 && self.waiting == 0 && self.reserved == 0
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Timer {
     Deadline(WaiterId),
-    Expire(CellNo),
+    Review(CellNo),
     Retry(VersionNo),
     Forget(VersionNo),
     Stock(Class),
@@ -115,20 +194,25 @@ pub struct Engine {
     pub(super) versions: HashMap<VersionNo, Version>,
     /// Versions that new calls may join.
     pub(super) index: HashMap<VersionKey, VersionNo>,
-    pub(super) functions: HashMap<FunctionKey, Vec<VersionNo>>,
+    pub(super) functions: HashMap<FunctionNo, Function>,
+    pub(super) function_index: HashMap<FunctionKey, FunctionNo>,
+    /// Limits of functions, whether there is anything of them or not.
+    pub(super) limits: HashMap<FunctionKey, usize>,
     pub(super) accounts: HashMap<AccountId, Account>,
     pub(super) stocks: HashMap<Class, Stock>,
-    /// Versions that may want orders, each at most once, served in turn.
-    pub(super) hungry: VecDeque<VersionNo>,
+    /// Accounts with versions that want a start, who holds least first.
+    pub(super) hungry: BTreeSet<AccountTurn>,
     pub(super) timers: BTreeSet<(Instant, Timer)>,
     pub(super) memory: u64,
     pub(super) ending_memory: u64,
-    /// Somebody waits for memory: nothing is made ahead.
-    pub(super) memory_short: bool,
+    /// Somebody waits for so much memory: nothing is made ahead.
+    pub(super) memory_short: Option<u64>,
     pub(super) making: usize,
     pub(super) starting: usize,
     pub(super) orders: usize,
-    pub(super) idle: usize,
+    /// Live cells without a call.
+    pub(super) idle: BTreeSet<CellNo>,
+    pub(super) refusals: Refusals,
     pub(super) out: Vec<Action>,
 }
 
@@ -145,17 +229,20 @@ impl Engine {
             versions: HashMap::new(),
             index: HashMap::new(),
             functions: HashMap::new(),
+            function_index: HashMap::new(),
+            limits: HashMap::new(),
             accounts: HashMap::new(),
             stocks: HashMap::new(),
-            hungry: VecDeque::new(),
+            hungry: BTreeSet::new(),
             timers: BTreeSet::new(),
             memory: 0,
             ending_memory: 0,
-            memory_short: false,
+            memory_short: None,
             making: 0,
             starting: 0,
             orders: 0,
-            idle: 0,
+            idle: BTreeSet::new(),
+            refusals: Refusals::default(),
             out: Vec::new(),
         }
     }
@@ -191,9 +278,10 @@ impl Engine {
         let mut stats = Stats {
             making: self.making,
             starting: self.starting,
-            idle: self.idle,
+            idle: self.idle.len(),
             waiting_calls: self.waiters.len(),
             memory_bytes: self.memory,
+            refusals: self.refusals,
             waiting_cells: self.stocks.values().map(|stock| stock.waiting.len()).sum(),
             ..Stats::default()
         };
@@ -204,13 +292,6 @@ impl Engine {
 
     pub(super) fn version(&mut self, number: VersionNo) -> &mut Version {
         self.versions.get_mut(&number).expect("whoever holds a version's number keeps it from being forgotten")
-    }
-
-    pub(super) fn idle_cells(&self) -> impl Iterator<Item = (CellNo, &Cell, Instant)> {
-        self.cells.iter().filter_map(|(number, cell)| match cell.state {
-            State::Live { expires: Some(at), .. } => Some((*number, cell, at)),
-            _ => None,
-        })
     }
 
     pub(super) fn fresh(&mut self) -> u64 {

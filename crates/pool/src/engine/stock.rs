@@ -1,7 +1,7 @@
 //! Cells that wait for a function, per class: how many, and when they are made.
 //!
-//! A class keeps its minimum as soon as one of its functions is known, and more when many cells were bound lately. What
-//! is missing is made in the background a little after a bind, so that making a cell does not take the CPU from the
+//! A class keeps its minimum as soon as one of its functions is known, and as many as the largest burst of the last
+//! minutes took: the next one finds them. What is missing is made in the background a little after a bind, so that making a cell does not take the CPU from the
 //! call that caused it; calls that wait for a cell come first.
 
 use std::collections::VecDeque;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::recent::Peak;
 use super::state::{Engine, VersionNo};
 use super::{CellNo, WaiterId};
 use crate::class::Class;
@@ -24,10 +25,10 @@ pub(super) struct Order {
 
 /// How long after a bind its replacement is made.
 const REFILL_AFTER: Duration = Duration::from_millis(25);
-/// How far back demand is remembered.
-const MEMORY_SECONDS: f64 = 60.0;
-/// Cells are kept for the binds of so many seconds at the present rate.
-const AHEAD_SECONDS: f64 = 2.0;
+/// Binds that follow each other within this time are one burst: a cell made meanwhile would have come too late.
+const BURST: Duration = Duration::from_secs(1);
+/// How soon half of the largest burst is forgotten.
+const BURST_HALF_LIFE: Duration = Duration::from_secs(120);
 /// A surplus is looked at again after this long.
 const TRIM_EVERY: Duration = Duration::from_secs(10);
 /// Cells made ahead at a time; making for calls that wait is bounded separately.
@@ -46,9 +47,12 @@ pub(super) struct Stock {
     /// Not before this are cells made ahead.
     refill_at: Instant,
     pub(super) timer: Option<Instant>,
-    /// Binds per second, as of `rated_at`.
-    rate: f64,
-    rated_at: Instant,
+    /// When the present burst began, and how many cells it took so far.
+    burst_at: Instant,
+    burst: usize,
+    bound_at: Instant,
+    /// The largest burst lately.
+    peak: Peak,
 }
 
 impl Stock {
@@ -62,21 +66,21 @@ impl Stock {
     }
 
     pub(super) fn note_bind(&mut self, now: Instant) {
-        self.rate = self.rate_at(now) + 1.0 / MEMORY_SECONDS;
-        self.rated_at = now;
-        self.refill_at = now + REFILL_AFTER;
-    }
-
-    fn rate_at(&self, now: Instant) -> f64 {
-        let age = now.saturating_duration_since(self.rated_at).as_secs_f64();
-        self.rate * (-age / MEMORY_SECONDS).exp()
+        if now >= self.burst_at + BURST {
+            (self.burst_at, self.burst) = (now, 0);
+        }
+        self.burst += 1;
+        self.peak.note(self.burst.min(self.class.stock_max()), now);
+        self.bound_at = now;
+        // Binds that never pause do not put it off for ever.
+        if self.refill_at <= now {
+            self.refill_at = now + REFILL_AFTER;
+        }
     }
 
     /// How many cells should wait now.
     fn target(&self, most: Option<usize>, now: Instant) -> usize {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and not negative")]
-        let ahead = (self.rate_at(now) * AHEAD_SECONDS).round() as usize;
-        (self.class.stock_min() + ahead).min(most.unwrap_or_else(|| self.class.stock_max()))
+        self.class.stock_min().max(self.peak.at(now)).min(most.unwrap_or_else(|| self.class.stock_max()))
     }
 }
 
@@ -99,8 +103,10 @@ impl Engine {
             retry_at: now,
             refill_at: now,
             timer: None,
-            rate: 0.0,
-            rated_at: now,
+            burst_at: now,
+            burst: 0,
+            bound_at: now,
+            peak: Peak::none(BURST_HALF_LIFE, now),
         };
         self.stocks.insert(class, stock);
         self.pump(now);
@@ -134,16 +140,16 @@ impl Engine {
                 return self.set_stock_timer(class, due);
             }
             let stock_memory = self.stock_memory();
-            let room = !self.memory_short
+            let room = self.memory_short.is_none()
                 && stock_memory + class.waiting_bytes() <= self.bounds.stock_bytes
                 && self.memory + class.waiting_bytes() <= self.bounds.memory_bytes;
             // The end of each make comes back here and makes the next.
             if room && coming < AHEAD_MAKING_MAX && self.making < self.bounds.making {
-                self.make(class);
+                self.make(class, now);
                 self.review_stock(class, now);
             }
         } else if waiting > target {
-            let (oldest, last_bind) = (stock.waiting[0], stock.rated_at);
+            let (oldest, last_bind) = (stock.waiting[0], stock.bound_at);
             if now.saturating_duration_since(last_bind) >= TRIM_EVERY {
                 self.end_waiting(oldest);
                 self.review_stock(class, now);

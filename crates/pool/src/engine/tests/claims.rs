@@ -120,7 +120,7 @@ fn memory_that_is_short_is_taken_from_who_idles_longest() {
         assert!(world.served_by(waiter).is_some(), "{name}");
         let at = world.leases.len() - 1;
         let (_, cell) = world.leases.remove(at);
-        world.on(Event::Released { cell, memory_bytes: 0, discard: false });
+        world.on(Event::Released { cell, memory_bytes: 0, took: Duration::ZERO, discard: false });
         world.pass(Duration::from_secs(1));
     }
     assert!(world.engine.stats().idle <= 2);
@@ -199,7 +199,7 @@ fn a_wait_ends_at_its_deadline() {
     world.pass(Duration::from_secs(2));
     assert!(world.refused.is_empty());
     world.pass(Duration::from_secs(1));
-    assert_eq!(world.refused, [(waiter, Why::Deadline)]);
+    assert_eq!(world.refused, [(waiter, Why::Throttled(Throttled::Waited { limit: None, expected: None }))]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Claims about the engine, one script each, and a million random events, in a world that performs actions on paper.
 
 mod claims;
+mod load;
 mod random;
 
 use std::collections::{HashMap, HashSet};
@@ -20,13 +21,17 @@ const MINUTE: Duration = Duration::from_secs(60);
 fn bounds() -> Bounds {
     Bounds {
         instances_per_account: 300,
+        instances_per_function: None,
         memory_bytes: 16 << 30,
-        starting: 64,
+        starting: 128,
         making: 8,
+        waiting: 20_000,
         waiting_per_account: 10_000,
+        waiting_per_function: 5_000,
         stock_bytes: 1 << 30,
         stock_max: None,
         idle: 5 * MINUTE,
+        surplus: MINUTE,
     }
 }
 
@@ -58,6 +63,7 @@ struct World {
     /// Calls in flight.
     leases: Vec<(WaiterId, CellNo)>,
     waiting: HashMap<WaiterId, VersionKey>,
+    granted_at: HashMap<WaiterId, Instant>,
     refused: Vec<(WaiterId, Why)>,
     colds: usize,
     /// Cells that must not be granted any more.
@@ -77,6 +83,7 @@ impl World {
             bound: HashMap::new(),
             leases: Vec::new(),
             waiting: HashMap::new(),
+            granted_at: HashMap::new(),
             refused: Vec::new(),
             colds: 0,
             spent: HashSet::new(),
@@ -101,6 +108,7 @@ impl World {
                     assert!(!self.spent.contains(&cell), "a spent instance serves nobody");
                     assert!(!self.stopping.contains(&cell), "an ending instance serves nobody");
                     self.leases.push((waiter, cell));
+                    self.granted_at.insert(waiter, self.now);
                     let in_flight = self.leases.iter().filter(|(_, other)| *other == cell).count();
                     assert!(in_flight <= *concurrency as usize, "no more calls than the function takes");
                     self.colds += usize::from(cold);
@@ -139,11 +147,12 @@ impl World {
     }
 
     fn release(&mut self, at: usize, discard: bool) {
-        let (_, cell) = self.leases.swap_remove(at);
+        let (waiter, cell) = self.leases.swap_remove(at);
+        let took = self.now - self.granted_at[&waiter];
         if discard {
             self.spent.insert(cell);
         }
-        self.on(Event::Released { cell, memory_bytes: 20 << 20, discard });
+        self.on(Event::Released { cell, memory_bytes: 20 << 20, took, discard });
     }
 
     fn make_one(&mut self, at: usize, result: Result<(), MakeFault>) {

@@ -71,6 +71,10 @@ fn random_step(world: &mut World, dice: &mut Dice, demands: &[Arc<Demand>], newe
             let function = demands[dice.roll(6)].key.function.clone();
             world.on(Event::Retire { function });
         }
+        97 if dice.roll(4) == 0 => {
+            let function = demands[dice.roll(6)].key.function.clone();
+            world.on(Event::Limit { function, instances: (dice.roll(3) > 0).then(|| dice.roll(6)) });
+        }
         96 if dice.roll(50) == 0 => world.pass(Duration::from_secs(dice.roll(400) as u64)),
         _ => world.pass(Duration::from_millis(dice.roll(200) as u64)),
     }
@@ -108,12 +112,16 @@ fn a_million_random_events_break_no_promise() {
     for episode in 0..200 {
         let bounds = Bounds {
             instances_per_account: 1 + dice.roll(8),
+            instances_per_function: (dice.roll(4) == 0).then(|| 1 + dice.roll(4)),
             memory_bytes: (64 + dice.roll(400) as u64) << 20,
             starting: 1 + dice.roll(6),
             making: 1 + dice.roll(4),
+            waiting: 1 + dice.roll(30),
             waiting_per_account: 1 + dice.roll(20),
+            waiting_per_function: 1 + dice.roll(10),
             stock_bytes: (dice.roll(40) as u64) << 20,
             idle: Duration::from_secs(1 + dice.roll(300) as u64),
+            surplus: Duration::from_secs(1 + dice.roll(60) as u64),
             stock_max: (dice.roll(4) == 0).then(|| dice.roll(3)),
         };
         let demands = demands(&mut dice);
