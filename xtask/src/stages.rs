@@ -51,6 +51,8 @@ const STAGES: &[Stage] = &[
             "--test",
             "java",
             "--test",
+            "elastic",
+            "--test",
             "pass_through",
             "--test",
             "streams",
