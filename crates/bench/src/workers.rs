@@ -45,9 +45,9 @@ impl Workers {
         let config = format!(
             "daemon off; master_process on; worker_processes {count}; pid {path}/pid; error_log {path}/error.log;\n\
              events {{ worker_connections 512; }}\n\
-             http {{\n access_log off; client_body_temp_path {path}/b; proxy_temp_path {path}/p; fastcgi_temp_path {path}/f;\n\
+             http {{\n access_log off; keepalive_requests 1000000000; client_body_temp_path {path}/b; proxy_temp_path {path}/p; fastcgi_temp_path {path}/f;\n\
              uwsgi_temp_path {path}/u; scgi_temp_path {path}/s;\n\
-             upstream workers {{ server 127.0.0.1:{}; keepalive 64; }}\n\
+             upstream workers {{ server 127.0.0.1:{}; keepalive 64; keepalive_requests 1000000000; }}\n\
              server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://workers; proxy_http_version 1.1;\n\
              proxy_set_header Connection \"\"; }} }} }}\n",
             upstream.port

@@ -16,6 +16,8 @@ pub struct Config {
     pub backlog_max: usize,
     /// Most records in one append. Default 256, which is what the store commits at once.
     pub batch_max: usize,
+    /// How long records gather before they are appended together, unless somebody waits for them. Default 20 ms.
+    pub gather: Duration,
     /// First pause after a failed append; each further one doubles. Default 50 ms.
     pub retry_min: Duration,
     /// Longest pause between attempts. Default 5 s.
@@ -24,7 +26,13 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { backlog_max: 8192, batch_max: 256, retry_min: Duration::from_millis(50), retry_max: Duration::from_secs(5) }
+        Self {
+            backlog_max: 8192,
+            batch_max: 256,
+            gather: Duration::from_millis(20),
+            retry_min: Duration::from_millis(50),
+            retry_max: Duration::from_secs(5),
+        }
     }
 }
 
@@ -52,6 +60,8 @@ struct Shared {
     state: Mutex<State>,
     /// Wakes the task: something was recorded, or the ledger closes.
     work: Notify,
+    /// Ends the gathering: a batch is full, or somebody waits.
+    hurry: Notify,
     /// How many records were made durable, in the order they came.
     durable: watch::Sender<u64>,
 }
@@ -71,7 +81,13 @@ impl Ledger {
     /// Makes a ledger over `store` and the task that does its work. The task must be spawned; it ends after
     /// [`Ledger::close`], when everything is stored.
     pub fn start(store: Arc<dyn Store>, config: Config) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let shared = Arc::new(Shared { config, state: Mutex::default(), work: Notify::new(), durable: watch::Sender::new(0) });
+        let shared = Arc::new(Shared {
+            config,
+            state: Mutex::default(),
+            work: Notify::new(),
+            hurry: Notify::new(),
+            durable: watch::Sender::new(0),
+        });
         (Self { shared: Arc::clone(&shared) }, append(store, shared))
     }
 
@@ -80,8 +96,13 @@ impl Ledger {
         let mut state = self.shared.state();
         state.recorded += 1;
         state.waiting.push_back(record);
+        let length = state.waiting.len();
         drop(state);
-        self.shared.work.notify_one();
+        if length == 1 {
+            self.shared.work.notify_one();
+        } else if length == self.shared.config.batch_max {
+            self.shared.hurry.notify_one();
+        }
     }
 
     /// Waits until the backlog has room for another call. Doors await it before they admit one; as long as the store
@@ -109,6 +130,7 @@ impl Ledger {
     /// Waits until everything recorded before is durable. Waits for as long as the store fails; the caller sets the limit.
     pub async fn flush(&self) {
         let target = self.shared.state().recorded;
+        self.shared.hurry.notify_one();
         // The sender lives in `shared`, so this cannot fail.
         let _ = self.shared.durable.subscribe().wait_for(|durable| *durable >= target).await;
     }
@@ -117,6 +139,7 @@ impl Ledger {
     pub fn close(&self) {
         self.shared.state().closing = true;
         self.shared.work.notify_one();
+        self.shared.hurry.notify_one();
     }
 
     /// What the ledger is doing.
@@ -146,7 +169,13 @@ impl State {
 
 /// The task: takes a batch, appends it until the store has it, begins again.
 async fn append(store: Arc<dyn Store>, shared: Arc<Shared>) {
+    // Whether more is waiting than a batch takes, so that nothing need gather.
+    let mut behind = true;
     loop {
+        if !behind {
+            // Either way: what has gathered is appended.
+            let _ = tokio::time::timeout(shared.config.gather, shared.hurry.notified()).await;
+        }
         let batch: Vec<Record> = {
             let mut state = shared.state();
             let length = state.waiting.len().min(shared.config.batch_max);
@@ -158,8 +187,10 @@ async fn append(store: Arc<dyn Store>, shared: Arc<Shared>) {
                 return;
             }
             shared.work.notified().await;
+            behind = false;
             continue;
         }
+        behind = batch.len() == shared.config.batch_max;
         let mut pause = shared.config.retry_min;
         while let Err(error) = store.append_records(&batch).await {
             shared.fail(&error, batch.len());

@@ -361,6 +361,7 @@ impl Guest {
             (Request::Invoke, false) => Parts::Collected,
             _ => Parts::Refused,
         };
+        let began = Instant::now();
         let in_flight = InFlight::begin(output, id, call.capture_tail);
         output.platform_line(id, &format!("FC {label} Start RequestId: {id}"));
         let asked = self.channel.request(kind, head.as_bytes(), event, parts, body);
@@ -389,7 +390,7 @@ impl Guest {
             Err(Cut::Ended(ended)) => Err(CallError::Exited(ended)),
         };
         let log_tail = in_flight.end();
-        self.watched.peak.look();
+        self.watched.peak.look_after(began.into_std());
         let unhandled = match &result {
             Ok(_) => false,
             Err(CallError::Function(error)) => error.error_type != ErrorType::HandledInvocationError,

@@ -21,6 +21,8 @@ use super::retention::{Kept, expired};
 use super::segment::{Segment, encode, nanoseconds, records, seal};
 use super::{LogEntry, LogsConfig, query};
 
+/// How long lines gather before they are written together: whoever prints does not wake this thread for each of them.
+const GATHER: Duration = Duration::from_millis(10);
 /// Lines taken from the queue at once.
 const BATCH_LINES_MAX: usize = 1024;
 /// Files open at once.
@@ -67,6 +69,7 @@ impl Writer {
         loop {
             match lines.recv_timeout(SWEEP_INTERVAL) {
                 Ok(first) => {
+                    std::thread::sleep(GATHER);
                     let mut batch = vec![first];
                     batch.extend(lines.try_iter().take(BATCH_LINES_MAX - 1));
                     let length = batch.len() as u64;
