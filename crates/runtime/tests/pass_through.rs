@@ -134,6 +134,9 @@ fn echo(stream: TcpStream) {
 #[tokio::test]
 async fn a_request_reaches_the_server_as_it_is_and_so_does_the_response_its_caller() {
     let (guest, fake) = guest(echo).await;
+    let sockets = || fake.deeds().iter().filter(|deed| matches!(deed, dunlin_sandbox::testing::Deed::Socket(_))).count();
+    // The runtime API has one as well, so only what the calls add is counted: the start's connection serves them all.
+    let before = sockets();
     for _ in 0..3 {
         let request = request("PATCH", "http://prefix.fn.localhost:7900/a%20b/c?x=1&y=%2F")
             .header("x-custom", "1")
@@ -163,8 +166,7 @@ async fn a_request_reaches_the_server_as_it_is_and_so_does_the_response_its_call
         }
         assert!(!text.contains("forged") && !text.contains("connection:"), "{text}");
     }
-    let sockets = fake.deeds().iter().filter(|deed| matches!(deed, dunlin_sandbox::testing::Deed::Socket(_))).count();
-    assert_eq!(sockets, 1, "one connection served all");
+    assert_eq!(sockets(), before, "one connection served all");
     assert!(!guest.is_spent());
 }
 
