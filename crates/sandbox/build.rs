@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
-/// The runtimes whose bootstraps are embedded: directory and extension.
-const RUNTIMES: [(&str, &str); 2] = [("python", "py"), ("node", "js")];
+/// The runtimes whose bootstraps are embedded: directory and extensions.
+const RUNTIMES: [(&str, &[&str]); 3] = [("python", &["py"]), ("node", &["js"]), ("php", &["php", "ini"])];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../..").canonicalize()?;
@@ -48,10 +48,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         files.push((format!("java/{name}"), path));
     }
-    for (runtime, extension) in RUNTIMES {
+    for (runtime, extensions) in RUNTIMES {
         let directory = root.join("runtimes").join(runtime);
         watch(&directory);
-        collect(&directory, Path::new(runtime), extension, &mut files)?;
+        collect(&directory, Path::new(runtime), extensions, &mut files)?;
     }
     files.sort();
 
@@ -65,7 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Every file of the runtime but its tests.
-fn collect(directory: &Path, name: &Path, extension: &str, files: &mut Vec<(String, PathBuf)>) -> io::Result<()> {
+fn collect(directory: &Path, name: &Path, extensions: &[&str], files: &mut Vec<(String, PathBuf)>) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         let Some(own_name) = path.file_name().and_then(|name| name.to_str()) else { continue };
@@ -74,8 +74,8 @@ fn collect(directory: &Path, name: &Path, extension: &str, files: &mut Vec<(Stri
         }
         let name = name.join(own_name);
         if path.is_dir() {
-            collect(&path, &name, extension, files)?;
-        } else if path.extension().is_some_and(|found| found == extension) && !own_name.contains("_test.") {
+            collect(&path, &name, extensions, files)?;
+        } else if path.extension().is_some_and(|found| extensions.iter().any(|own| found == *own)) && !own_name.contains("_test.") {
             files.push((name.display().to_string(), path));
         }
     }

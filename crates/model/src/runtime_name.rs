@@ -90,7 +90,7 @@ const NAMES: &[(&str, Option<Language>)] = &[
     ("provided", Some(Language::Provided)),
     ("provided.al2", Some(Language::Provided)),
     ("provided.al2023", Some(Language::Provided)),
-    ("php7.2", None),
+    ("php7.2", Some(Language::Php)),
     ("dotnetcore2.1", None),
     ("dotnetcore3.1", None),
     ("custom-container", None),

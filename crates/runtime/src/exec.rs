@@ -38,6 +38,7 @@ pub(crate) fn bootstrap(language: Language, memory_mb: u32) -> Program {
     match language {
         Language::Node => node(memory_mb),
         Language::Java => java(memory_mb),
+        Language::Php => php(),
         other => unreachable!("{other:?} has no bootstrap to start"),
     }
 }
@@ -105,6 +106,15 @@ fn java(memory_mb: u32) -> Program {
     ];
     // Java remembers the name of the directory it was started in.
     program(CODE_PATH, &arguments, own.map(|(name, value)| (name.to_owned(), value.to_owned())))
+}
+
+/// PHP's bootstrap. Its settings are a file of ours, and its extensions those that the machine has for the command line.
+///
+/// It has no heap of its own to size: what it keeps beyond an instance's memory is ended by the cgroup, which says why.
+fn php() -> Program {
+    let own = [("HOME", "/tmp"), ("LANG", "C.UTF-8"), ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")];
+    let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    program("/", &["php", "-c", "/rt/php/php.ini", "/rt/php/bootstrap.php"], own)
 }
 
 /// The user's own server: `command` and `args`, or `/code/bootstrap` (contract section 8.1).

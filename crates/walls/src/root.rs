@@ -82,11 +82,14 @@ const DIRECTORIES: [&str; 17] = [
 /// Links into `/usr` that a merged host has. `lib64` exists on some only.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
-/// Directories of the host's `/etc` shown as they are, where present. Certificates, not private keys.
-const ETC_SHOWN: [&str; 6] = [
+/// Directories of the host's `/etc` shown as they are, where present. Certificates, not private keys; which extensions
+/// PHP has, as links from one of its directories to the other.
+const ETC_SHOWN: [&str; 8] = [
     "etc/ssl/certs",
     "etc/alternatives",
     "etc/java-17-openjdk",
+    "etc/php/8.2/cli",
+    "etc/php/8.2/mods-available",
     "etc/pki/ca-trust/extracted",
     "etc/pki/tls/certs",
     "etc/crypto-policies/back-ends",

@@ -17,6 +17,7 @@ pub(crate) enum Language {
     Python,
     Node,
     Java,
+    Php,
     Custom,
 }
 
@@ -26,6 +27,7 @@ impl Language {
             Self::Python => "python",
             Self::Node => "node",
             Self::Java => "java",
+            Self::Php => "php",
             Self::Custom => "custom",
         }
     }
@@ -99,6 +101,7 @@ impl Case {
             Language::Python => "python3.10",
             Language::Node => "nodejs20",
             Language::Java => "java11",
+            Language::Php => "php7.2",
             Language::Custom => "custom.debian12",
         });
         let named = |member: &str| self.text(member, language).map(|name| spelled(name, language));

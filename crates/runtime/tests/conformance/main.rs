@@ -95,6 +95,7 @@ async fn run(case: &Case, code: &TempDir, language: Language) -> Result<(), Stri
         Language::Python => BootPlan::Zygote,
         Language::Node => BootPlan::Bootstrap { language: dunlin_model::Language::Node, memory_mb: 128 },
         Language::Java => BootPlan::Bootstrap { language: dunlin_model::Language::Java, memory_mb: 0 },
+        Language::Php => BootPlan::Bootstrap { language: dunlin_model::Language::Php, memory_mb: 0 },
         Language::Custom => BootPlan::Custom,
     };
     let guest = Guest::boot(cell, plan, Instant::now() + PATIENCE).await.map_err(|error| format!("boot: {error}"))?;

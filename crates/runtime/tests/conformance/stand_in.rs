@@ -53,7 +53,7 @@ fn serve(language: Language, inside: Inside, code: &Path, fake: &Fake, state: &A
             command.args(["-I", "-S"]).arg(runtimes().join("python/bootstrap.py")).env_clear().env("PATH", env!("PATH"));
             command
         }
-        Language::Node | Language::Java | Language::Custom => match launched(&mut channel, code)? {
+        Language::Node | Language::Java | Language::Php | Language::Custom => match launched(&mut channel, code)? {
             Some(command) => command,
             None => {
                 fake.die(id, Ended { exit: Exit::Code(127), out_of_memory: false, cpu_us: 0 });
@@ -132,6 +132,7 @@ fn launched(channel: &mut UnixStream, code: &Path) -> std::io::Result<Option<Com
         }
         "node" => Command::new("node"),
         "java" => Command::new("java"),
+        "php" => Command::new("php"),
         other => {
             let report = if Path::new(other).exists() { "13 Permission denied" } else { "2 No such file or directory" };
             let mut frame = vec![19];
@@ -142,12 +143,13 @@ fn launched(channel: &mut UnixStream, code: &Path) -> std::io::Result<Option<Com
             return Ok(None);
         }
     };
-    let bootstrap = runtimes().join("node/bootstrap.js");
     for word in &words[2..] {
         match word.as_str() {
-            "/rt/node/bootstrap.js" => command.arg(&bootstrap),
             "/rt/java/dunlin.jar" => command.arg(crate::java::runtime().join("dunlin.jar")),
-            other => command.arg(other),
+            other => match other.strip_prefix("/rt/") {
+                Some(file) => command.arg(runtimes().join(file)),
+                None => command.arg(other),
+            },
         };
     }
     command.env_clear().current_dir(if words[0] == "/code" { place } else { "/" });
