@@ -75,7 +75,8 @@ fn collect(directory: &Path, name: &Path, extensions: &[&str], files: &mut Vec<(
         let name = name.join(own_name);
         if path.is_dir() {
             collect(&path, &name, extensions, files)?;
-        } else if path.extension().is_some_and(|found| extensions.iter().any(|own| found == *own)) && !own_name.contains("_test.") {
+        } else if path.extension().is_some_and(|found| extensions.iter().any(|own| found == *own)) && !own_name.contains("_test.")
+        {
             files.push((name.display().to_string(), path));
         }
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use dunlin_testkit::{Api, Connection, Platform};
 use serde_json::json;
 
-use crate::functions::{Deployed, Language, NODE, PYTHON, bare, bare_at_once, java, ms, phase};
+use crate::functions::{Deployed, Language, NODE, PHP, PYTHON, bare, bare_at_once, java, ms, phase};
 use crate::report::{Section, Verdict};
 use crate::stats::{median, quantile};
 
@@ -43,7 +43,7 @@ pub(crate) fn run(rounds: usize, calls: usize) -> Result<Vec<Section>> {
         ),
         &["", "bare p50", "cold p50", "cold p99", "ratio"],
     );
-    for language in [&PYTHON, &NODE, java()?] {
+    for language in [&PYTHON, &NODE, &PHP, java()?] {
         let mut all = Vec::new();
         for number in 0..rounds {
             all.push(round(&platform.api, language, number, calls).with_context(|| format!("{} round {number}", language.name))?);

@@ -44,6 +44,16 @@ pub(crate) const NODE: Language = Language {
     promised: (0.06, 1.2),
 };
 
+pub(crate) const PHP: Language = Language {
+    name: "php",
+    runtime: "php7.2",
+    file: "index.php",
+    code: "<?php\nfunction handler($event, $context) { return 'hello'; }\n",
+    package: None,
+    bare: &["/usr/bin/php", "-r", ""],
+    promised: (0.10, 1.8),
+};
+
 /// Java's hello: a stream handler of the vendor's library, and a `main` for the bare virtual machine.
 const JAVA_HELLO: &str = r#"
 public class Hello implements com.aliyun.fc.runtime.StreamRequestHandler {

@@ -215,6 +215,7 @@ fn interpreters() -> Vec<Check> {
         ("python3", "--version", "Python", "python3"),
         ("node", "--version", "Node.js", "nodejs"),
         ("java", "-version", "Java", "default-jre-headless"),
+        ("php", "--version", "PHP", "php-cli"),
     ];
     let mut checks = Vec::new();
     for (program, argument, language, package) in served {
@@ -228,11 +229,9 @@ fn interpreters() -> Vec<Check> {
         });
     }
     // For custom runtimes and builds; nothing of the platform's own waits for them.
-    for (program, argument) in [("go", "version"), ("php", "--version")] {
-        let found = version_of(program, argument);
-        let detail = found.map_or("not installed".to_owned(), |(path, version)| format!("{version} ({})", path.display()));
-        checks.push(Check::ok(program, detail));
-    }
+    let go = version_of("go", "version");
+    let detail = go.map_or("not installed".to_owned(), |(path, version)| format!("{version} ({})", path.display()));
+    checks.push(Check::ok("go", detail));
     checks
 }
 

@@ -8,6 +8,7 @@ mod compare;
 mod java;
 mod stand_in;
 
+use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -51,6 +52,16 @@ async fn java_conforms() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn php_conforms() {
+    // Counted by `cargo xtask test`, and not caught by the test runner.
+    if std::process::Command::new("php").arg("-v").output().is_err() {
+        writeln!(std::io::stderr(), "php_conforms: there is no PHP on this machine\n0 passed, 0 failed, 1 skipped").unwrap();
+        return;
+    }
+    all_cases(Language::Php).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn custom_servers_conform() {
     all_cases(Language::Custom).await;
 }
@@ -58,7 +69,9 @@ async fn custom_servers_conform() {
 #[test]
 fn the_suite_is_as_large_as_it_claims() {
     let of = |language| Case::all().iter().filter(|case| case.files(language).is_some()).count();
-    for (language, least) in [(Language::Python, 30), (Language::Node, 30), (Language::Java, 30), (Language::Custom, 18)] {
+    for (language, least) in
+        [(Language::Python, 30), (Language::Node, 30), (Language::Java, 30), (Language::Php, 30), (Language::Custom, 18)]
+    {
         assert!(of(language) >= least, "{language:?} has {}", of(language));
     }
 }
