@@ -2,8 +2,8 @@
 /*
  * The PHP bootstrap: loads the user's file and answers calls on descriptor 3 (docs/design/wire.md).
  *
- * Runs as `php -c php.ini bootstrap.php`, walks the path of a Load and an Invoke once, says Ready, and serves one call at a
- * time until the host closes the channel: PHP has no threads.
+ * Runs as `php -c php.ini bootstrap.php`, says Ready, and serves one call at a time until the host closes the channel: PHP
+ * has no threads.
  *
  * What always holds:
  * - A call is answered once, also when PHP ends the script for a mistake that nothing can catch.

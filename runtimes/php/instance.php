@@ -76,6 +76,10 @@ final class Instance
         }
         $result = ($this->handler)($event, $context);
         if (!is_string($result)) {
+            if (is_array($result) && isset($result['statusCode']) && ($result['headers'] ?? null) === []) {
+                // An empty array would become a list.
+                $result['headers'] = (object) [];
+            }
             $streamed = self::inParts($result);
             if ($streamed !== null) {
                 $result = null;

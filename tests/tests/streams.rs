@@ -42,6 +42,21 @@ exports.handler = async (event, context) => {
 };
 ";
 
+const PHP: &str = "<?php
+function handler($event, $context) {
+    if (json_decode($event)->rawPath === '/count') {
+        for ($bytes = 0; !feof($context['body']); $bytes += strlen(fread($context['body'], 65536)));
+        return ['bytes' => $bytes];
+    }
+    return ['statusCode' => 200, 'headers' => ['content-type' => 'application/x-zeros'], 'body' => zeros()];
+}
+
+function zeros() {
+    $piece = str_repeat(chr(0), 65536);
+    for ($left = 1 << 14; $left > 0; $left--) yield $piece;
+}
+";
+
 /// A platform with `code` as the function `f`, and the host of its URL.
 fn deployed(runtime: &str, file: &str, code: &str, members: Value) -> Result<(Platform, String)> {
     let platform = Platform::fresh()?;
@@ -93,6 +108,11 @@ fn a_python_handler_streams_a_gibibyte_in_and_out_in_constant_memory() -> Result
 #[test]
 fn a_node_handler_streams_a_gibibyte_in_and_out_in_constant_memory() -> Result<()> {
     streams_a_gibibyte("nodejs20", "index.js", NODE)
+}
+
+#[test]
+fn a_php_handler_streams_a_gibibyte_in_and_out_in_constant_memory() -> Result<()> {
+    streams_a_gibibyte("php7.2", "index.php", PHP)
 }
 
 const EVENTS: &str = "

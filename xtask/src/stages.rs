@@ -51,6 +51,8 @@ const STAGES: &[Stage] = &[
             "--test",
             "java",
             "--test",
+            "php",
+            "--test",
             "elastic",
             "--test",
             "pass_through",
