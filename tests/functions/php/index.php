@@ -68,7 +68,6 @@ function walls()
         'root' => posix_getuid() === 0 ? 'root' : '',
         'processes' => implode(' ', preg_grep('/^\d+$/', array_diff(scandir('/proc'), [getmypid(), 1]))),
         'network' => @stream_socket_client('tcp://1.1.1.1:80', $code, $why, 1) === false ? '' : 'connected',
-        'native' => (string) max(0, FFI::cdef('int unshare(int);', 'libc.so.6')->unshare(0x10000000) + 1),
-        'processes of others' => posix_kill(1, 9) && getmypid() !== 1 ? 'killed' : '',
+        'native' => FFI::cdef('int unshare(int);', 'libc.so.6')->unshare(0x10000000) === -1 ? '' : 'unshared',
     ];
 }
