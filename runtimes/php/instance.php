@@ -123,17 +123,12 @@ final class Instance
 
     private function setEnvironment(array $env): void
     {
-        foreach (getenv() as $name => $value) {
-            unset($_SERVER[$name]);
-            if (!isset($env[$name])) {
-                putenv($name);
-            }
-        }
+        // What the process was started with is among these.
         foreach ($env as $name => $value) {
             putenv("$name=$value");
+            $_SERVER[$name] = $value;
         }
         $_ENV = $env;
-        $_SERVER += $env;
         if (isset($env['TZ'])) {
             @date_default_timezone_set($env['TZ']);
         }
