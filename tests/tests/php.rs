@@ -60,7 +60,7 @@ fn mistakes_are_told_and_the_next_call_has_another_instance() -> Result<()> {
     assert!(reply.text().contains("Process exited unexpectedly"), "{}", reply.text());
     let reply = call("fatal")?;
     assert!(reply.json()?["errorMessage"].as_str().unwrap_or_default().starts_with("Allowed memory size"), "{}", reply.text());
-    // 2 GB of garbage live in 128 MB; what is kept beyond them ends the instance.
+    // 400 MB of garbage live in 128 MB; what is kept beyond them ends the instance.
     assert_eq!(call("litter")?.text(), "littered");
     let reply = call("keep")?;
     assert_eq!(reply.header("x-fc-error-type"), Some("UnhandledInvocationError"));
@@ -106,7 +106,8 @@ fn the_documented_extensions_are_there() -> Result<()> {
     let Some(platform) = deployed("tests/functions/php", json!({}))? else { return Ok(()) };
     let reply = platform.api.invoke("f", b"extensions")?.json()?;
     let there: Vec<&str> = reply.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    for wanted in ["json", "openssl", "PDO", "bcmath", "curl", "dom", "gd", "mbstring", "mysqli", "pdo_mysql", "SimpleXML", "zip"] {
+    for wanted in ["json", "openssl", "PDO", "bcmath", "curl", "dom", "gd", "mbstring", "mysqli", "pdo_mysql", "SimpleXML", "zip"]
+    {
         assert!(there.contains(&wanted), "{wanted} is not among {there:?}");
     }
     Ok(())
@@ -127,10 +128,9 @@ fn a_function_is_behind_the_walls() -> Result<()> {
 fn what_php_cannot_do_is_refused_when_it_is_created() -> Result<()> {
     let platform = Platform::fresh()?;
     let zip = zip_of_folder(&root().join("examples/php-hello"))?;
-    for (members, complaint) in [
-        (json!({"instanceConcurrency": 2}), "instanceConcurrency"),
-        (json!({"handler": "index"}), "handler"),
-    ] {
+    for (members, complaint) in
+        [(json!({"instanceConcurrency": 2}), "instanceConcurrency"), (json!({"handler": "index"}), "handler")]
+    {
         let mut body = json!({"functionName": "f", "runtime": "php7.2", "handler": "index.handler", "code": {"zipFile": zip}});
         body.as_object_mut().into_iter().for_each(|body| body.extend(members.as_object().cloned().unwrap_or_default()));
         let reply = platform.api.json("POST", "/functions", "CreateFunction", &body)?;

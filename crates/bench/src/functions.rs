@@ -51,7 +51,7 @@ pub(crate) const PHP: Language = Language {
     code: "<?php\nfunction handler($event, $context) { return 'hello'; }\n",
     package: None,
     bare: &["/usr/bin/php", "-r", ""],
-    promised: (0.10, 1.8),
+    promised: (0.10, 1.2),
 };
 
 /// Java's hello: a stream handler of the vendor's library, and a `main` for the bare virtual machine.

@@ -28,7 +28,7 @@ function handler($event, $context)
             ini_set('memory_limit', '-1');
             return strlen(str_repeat('x', 1 << 30));
         case 'litter':
-            for ($i = 0; $i < 200; $i++) {
+            for ($i = 0; $i < 40; $i++) {
                 $litter = str_repeat('x', 10 << 20);
             }
             return 'littered';
