@@ -366,7 +366,8 @@ impl FunctionConfig {
     #[must_use]
     pub fn streams_requests(&self) -> bool {
         let asked = || self.environment_variables.as_ref()?.get(STREAM_REQUESTS);
-        matches!(self.runtime.language(), Language::Python | Language::Node) && asked().is_some_and(|value| value == "true")
+        matches!(self.runtime.language(), Language::Python | Language::Node | Language::Php)
+            && asked().is_some_and(|value| value == "true")
     }
 
     /// Calls at a time in one instance.
