@@ -9,11 +9,12 @@ ifneq ($(shell id -u),0)
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER ?= sudo -E
 endif
 
-.PHONY: help demo test build setup bench fmt clean-cache
+.PHONY: help demo test soak build setup bench fmt clean-cache
 
 help:
 	@echo "make demo    build, start a platform, deploy and call functions in every installed language"
 	@echo "make test    everything CI runs"
+	@echo "make soak    15 minutes of mixed load; SOAK_SECONDS says otherwise"
 	@echo "make build   build ./build/dunlin"
 	@echo "make bench   measure the promises beside bare interpreters and other servers; writes benches/RESULTS.md"
 
@@ -34,6 +35,11 @@ test: setup
 bench: build
 	@scripts/bench-setup
 	@build/dunlin-bench all --markdown benches/RESULTS.md --json benches/results.json
+
+soak: setup
+	@cargo xtask assets
+	@cargo build --package dunlin-cli
+	@SOAK_SECONDS=$${SOAK_SECONDS:-900} cargo test --package dunlin-tests --test soak
 
 fmt:
 	@cargo fmt --all

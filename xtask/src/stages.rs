@@ -72,6 +72,8 @@ const STAGES: &[Stage] = &[
         name: "hostile",
         does: Does::Cargo(&["test", "-p", "dunlin-tests", "--test", "hostile", "--test", "walls_down", "--no-fail-fast"]),
     },
+    // A slice of `make soak`, which runs for longer.
+    Stage { name: "soak", does: Does::Cargo(&["test", "-p", "dunlin-tests", "--test", "soak"]) },
     Stage {
         name: "demo",
         does: Does::Program("env", &["DEMO_EXIT=1", "DEMO_LISTEN=127.0.0.1:17900", "DEMO_ROUNDS=1", "scripts/demo"]),

@@ -8,6 +8,7 @@ mod direct;
 mod functions;
 mod load;
 mod report;
+mod ric;
 mod scale;
 mod stats;
 mod warm;

@@ -151,6 +151,7 @@ fn contenders<'p>(platform: &'p Platform, language: &Language) -> Result<Vec<Con
     }
     all.extend(nginx.map(|workers| of("nginx in front of direct", workers)));
     all.extend(Workers::functions_framework(language.name)?.map(|workers| of("functions-framework", workers)));
+    all.extend(Workers::lambda(language.name, WORKERS)?.map(|workers| of("Lambda's client behind a runtime API", workers)));
     if language.name == "node" {
         all.extend(Workers::workerd()?.map(|workers| of("workerd", workers)));
     }

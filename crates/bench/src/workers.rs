@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::functions::HELLO;
 use crate::load::Target;
+use crate::ric;
 
 /// How long a worker may take to listen.
 const HANG: Duration = Duration::from_secs(60);
@@ -18,6 +19,8 @@ const HANG: Duration = Duration::from_secs(60);
 pub(crate) struct Workers {
     children: Vec<Child>,
     port: u16,
+    /// What each answer holds.
+    body: &'static [u8],
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -34,7 +37,7 @@ impl Workers {
             }
             _ => vec![spawn(Command::new("/usr/bin/node").arg(folder.join("http_worker.js")).args([&port_text, &count_text]))?],
         };
-        Self { children, port, _folder: None }.listening()
+        Self { children, port, body: HELLO, _folder: None }.listening()
     }
 
     /// nginx with as many processes, keeping its connections to `upstream`. `None` when it is not installed.
@@ -55,7 +58,7 @@ impl Workers {
         let file = folder.path().join("nginx.conf");
         std::fs::write(&file, config)?;
         let child = spawn(Command::new(nginx).arg("-p").arg(folder.path()).arg("-c").arg(&file))?;
-        Self { children: vec![child], port, _folder: Some(folder) }.listening().map(Some)
+        Self { children: vec![child], port, body: HELLO, _folder: Some(folder) }.listening().map(Some)
     }
 
     /// functions-framework of the language, as its package comes. `None` when it is not installed.
@@ -74,7 +77,7 @@ impl Workers {
         let mut command = Command::new(program);
         command.args(["--target", "hello", "--port", &port.to_string()]).current_dir(folder.path());
         let child = spawn(&mut command)?;
-        Self { children: vec![child], port, _folder: Some(folder) }.listening().map(Some)
+        Self { children: vec![child], port, body: HELLO, _folder: Some(folder) }.listening().map(Some)
     }
 
     /// workerd with the same hello. `None` when it is not installed.
@@ -95,13 +98,55 @@ impl Workers {
         let file = folder.path().join("config.capnp");
         std::fs::write(&file, config)?;
         let child = spawn(Command::new(program).arg("serve").arg(&file))?;
-        Self { children: vec![child], port, _folder: Some(folder) }.listening().map(Some)
+        Self { children: vec![child], port, body: HELLO, _folder: Some(folder) }.listening().map(Some)
+    }
+
+    /// AWS Lambda's client for the language, `count` times, behind a runtime API that does nothing else. `None` when it
+    /// is not installed.
+    pub(crate) fn lambda(language: &str, count: usize) -> Result<Option<Self>> {
+        let fixture = cache().join("fixtures").join(format!("lambda-{language}"));
+        let (program, arguments, file, code): (_, &[&str], _, _) = match language {
+            "python" => (
+                "/usr/bin/python3",
+                &["-m", "awslambdaric", "hello.handler"],
+                "hello.py",
+                "def handler(event, context):\n    return 'hello'\n",
+            ),
+            _ => (
+                "/usr/bin/node",
+                &["node_modules/aws-lambda-ric/bin/index.mjs", "hello.handler"],
+                "hello.js",
+                "exports.handler = async () => 'hello';\n",
+            ),
+        };
+        let library = if language == "python" { "awslambdaric" } else { "node_modules" };
+        if !fixture.join(library).exists() {
+            return Ok(None);
+        }
+        let (port, api) = ric::desk()?;
+        let folder = tempfile::tempdir()?;
+        std::os::unix::fs::symlink(fixture.join("node_modules"), folder.path().join("node_modules"))?;
+        std::fs::write(folder.path().join(file), code)?;
+        let start = |_| {
+            let mut command = Command::new(program);
+            command.args(arguments).current_dir(folder.path());
+            let variables = [
+                ("AWS_LAMBDA_RUNTIME_API", format!("127.0.0.1:{api}")),
+                ("LAMBDA_TASK_ROOT", folder.path().display().to_string()),
+                ("PYTHONPATH", fixture.display().to_string()),
+                ("_HANDLER", "hello.handler".to_owned()),
+            ];
+            spawn_with(&mut command, variables)
+        };
+        let children = (0..count).map(start).collect::<Result<_>>()?;
+        let workers = Self { children, port, body: br#""hello""#, _folder: Some(folder) };
+        workers.listening().map(Some)
     }
 
     /// Where to ask.
     pub(crate) fn target(&self) -> Target {
         let address = format!("127.0.0.1:{}", self.port);
-        Target { host: address.clone(), address, body: HELLO }
+        Target { host: address.clone(), address, body: self.body }
     }
 
     fn listening(mut self) -> Result<Self> {
@@ -138,11 +183,14 @@ impl Drop for Workers {
     }
 }
 
-/// Where `scripts/bench-setup` installs other people's function servers.
-fn peers() -> PathBuf {
+fn cache() -> PathBuf {
     std::env::var_os("DUNLIN_CACHE")
         .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/dunlin"), PathBuf::from)
-        .join("peers")
+}
+
+/// Where `scripts/bench-setup` installs other people's function servers.
+fn peers() -> PathBuf {
+    cache().join("peers")
 }
 
 fn installed(candidates: &[&str]) -> Option<PathBuf> {
@@ -150,7 +198,11 @@ fn installed(candidates: &[&str]) -> Option<PathBuf> {
 }
 
 fn spawn(command: &mut Command) -> Result<Child> {
-    command.env_clear().env("PATH", "/usr/bin:/bin:/usr/local/bin").env("HOME", "/tmp").env("LANG", "C.UTF-8");
+    spawn_with(command, [])
+}
+
+fn spawn_with<const N: usize>(command: &mut Command, variables: [(&str, String); N]) -> Result<Child> {
+    command.env_clear().envs(variables).env("PATH", "/usr/bin:/bin:/usr/local/bin").env("HOME", "/tmp").env("LANG", "C.UTF-8");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().with_context(|| format!("cannot start {}", command.get_program().display()))
 }
