@@ -2,10 +2,11 @@
 //! memory is measured.
 
 use std::io::{Read as _, Write as _};
+use std::process::Command;
 use std::thread;
 
 use anyhow::{Result, ensure};
-use dunlin_testkit::{Platform, asked, eventually, growth, read_until};
+use dunlin_testkit::{Platform, asked, eventually, growth, read_until, zip_of, zip_of_folder};
 use serde_json::{Value, json};
 
 const GIB: u64 = 1 << 30;
@@ -42,6 +43,33 @@ exports.handler = async (event, context) => {
 };
 ";
 
+const JAVA: &str = r#"
+import java.io.*;
+import java.util.*;
+public class Index {
+    public Object handler(Map<String, Object> event, InputStream body) throws IOException {
+        if (event.get("rawPath").equals("/count")) {
+            long bytes = 0;
+            byte[] part = new byte[65536];
+            for (int got = body.read(part); got >= 0; got = body.read(part)) bytes += got;
+            return Map.of("bytes", bytes);
+        }
+        InputStream zeros = new InputStream() {
+            private long left = 1L << 30;
+            public int read() { return left-- > 0 ? 0 : -1; }
+            public int read(byte[] into, int from, int count) {
+                if (left == 0) return -1;
+                count = (int) Math.min(count, left);
+                Arrays.fill(into, from, from + count, (byte) 0);
+                left -= count;
+                return count;
+            }
+        };
+        return Map.of("statusCode", 200, "headers", Map.of("content-type", "application/x-zeros"), "body", zeros);
+    }
+}
+"#;
+
 const PHP: &str = "<?php
 function handler($event, $context) {
     if (json_decode($event)->rawPath === '/count') {
@@ -66,12 +94,14 @@ fn deployed(runtime: &str, file: &str, code: &str, members: Value) -> Result<(Pl
 }
 
 /// More goes through an instance than fits into it, both ways.
-fn streams_a_gibibyte(runtime: &str, file: &str, code: &str) -> Result<()> {
+fn streams_a_gibibyte(runtime: &str, handler: &str, archive: &str) -> Result<()> {
     let members = json!({
-        "handler": "index.handler", "memorySize": 256, "timeout": 300,
+        "handler": handler, "memorySize": 256, "timeout": 300,
         "environmentVariables": {"DUNLIN_STREAM_REQUESTS": "true"},
     });
-    let (platform, host) = deployed(runtime, file, code, members)?;
+    let platform = Platform::fresh()?;
+    platform.api.create_from("f", runtime, archive, members)?;
+    let host = platform.api.expose("f")?;
     let up = growth(&platform, || {
         let head = format!("POST /count HTTP/1.1\r\nhost: {host}\r\ncontent-length: {GIB}\r\nconnection: close\r\n\r\n");
         let mut socket = asked(&platform, &head)?;
@@ -102,17 +132,27 @@ fn streams_a_gibibyte(runtime: &str, file: &str, code: &str) -> Result<()> {
 
 #[test]
 fn a_python_handler_streams_a_gibibyte_in_and_out_in_constant_memory() -> Result<()> {
-    streams_a_gibibyte("python3.10", "index.py", PYTHON)
+    streams_a_gibibyte("python3.10", "index.handler", &zip_of(&[("index.py", PYTHON)])?)
 }
 
 #[test]
 fn a_node_handler_streams_a_gibibyte_in_and_out_in_constant_memory() -> Result<()> {
-    streams_a_gibibyte("nodejs20", "index.js", NODE)
+    streams_a_gibibyte("nodejs20", "index.handler", &zip_of(&[("index.js", NODE)])?)
+}
+
+#[test]
+fn a_java_handler_streams_a_gibibyte_in_and_out_in_constant_memory() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (source, classes) = (folder.path().join("Index.java"), folder.path().join("classes"));
+    std::fs::write(&source, JAVA)?;
+    let compiled = Command::new("javac").arg("-d").arg(&classes).arg(&source).output()?;
+    ensure!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    streams_a_gibibyte("java11", "Index::handler", &zip_of_folder(&classes)?)
 }
 
 #[test]
 fn a_php_handler_streams_a_gibibyte_in_and_out_in_constant_memory() -> Result<()> {
-    streams_a_gibibyte("php7.2", "index.php", PHP)
+    streams_a_gibibyte("php7.2", "index.handler", &zip_of(&[("index.php", PHP)])?)
 }
 
 const EVENTS: &str = "

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::ids::{Crc64, Digest, FunctionName};
 use crate::limits::{InvalidField, Limits};
-use crate::runtime_name::{Language, Runtime};
+use crate::runtime_name::{Protocol, Runtime};
 
 /// The environment variable that asks for [`FunctionConfig::streams_requests`] with the value `true`.
 pub const STREAM_REQUESTS: &str = "DUNLIN_STREAM_REQUESTS";
@@ -361,13 +361,12 @@ impl FunctionConfig {
         self.cpu.unwrap_or_else(|| (self.memory_size as f64 / 2048.0).max(0.05))
     }
 
-    /// Whether a built-in runtime gets the body of an HTTP request as a stream, `context.body`, instead of in the event:
-    /// asked for by the environment variable [`STREAM_REQUESTS`].
+    /// Whether a built-in runtime gets the body of an HTTP request as a stream instead of in the event (`context.body`, or in
+    /// Java an `InputStream`): asked for by the environment variable [`STREAM_REQUESTS`].
     #[must_use]
     pub fn streams_requests(&self) -> bool {
         let asked = || self.environment_variables.as_ref()?.get(STREAM_REQUESTS);
-        matches!(self.runtime.language(), Language::Python | Language::Node | Language::Php)
-            && asked().is_some_and(|value| value == "true")
+        self.runtime.protocol() == Protocol::Frames && asked().is_some_and(|value| value == "true")
     }
 
     /// Calls at a time in one instance.

@@ -12,7 +12,7 @@ import java.util.Arrays;
  */
 final class Answer extends OutputStream {
     private static final int ARRAY_MAX = Integer.MAX_VALUE - 8;
-
+    private static final byte[] NO_RESPONSE_OBJECT = {'{', '}'};
     private static final int PART = Channel.WINDOW / 4;
 
     private final Exchange exchange;
@@ -31,14 +31,20 @@ final class Answer extends OutputStream {
         inParts = true;
     }
 
+    /** Begins with a response object that lacks its body, which follows in parts whether the caller takes them or not. */
+    synchronized void begin(byte[] head) throws IOException {
+        begun = true;
+        inParts = true;
+        exchange.begin(head);
+    }
+
     @Override
     public synchronized void flush() throws IOException {
         if (over || !inParts || length == 0) {
             return;
         }
         if (!begun) {
-            begun = true;
-            exchange.begin();
+            begin(NO_RESPONSE_OBJECT);
         }
         for (int at = 0; at < length; at += PART) {
             exchange.part(bytes, at, Math.min(PART, length - at));

@@ -2,7 +2,6 @@ package dunlin.runtime;
 
 import com.aliyun.fc.runtime.Context;
 import com.aliyun.fc.runtime.PojoRequestHandler;
-import java.io.InputStream;
 import java.lang.reflect.ParameterizedType;
 import java.lang.reflect.Type;
 import java.lang.reflect.TypeVariable;
@@ -26,9 +25,12 @@ final class BeanHandler implements Handler {
     }
 
     @Override
-    public void handle(InputStream event, Answer answer, Context context) throws Throwable {
-        Object value = Beans.read(Beans.bytes(event), input);
-        Beans.write(handler.handleRequest(value, context), answer);
+    public void handle(Exchange call, Answer answer, Context context) throws Throwable {
+        Object value = Beans.read(Beans.bytes(call.event()), input);
+        Object result = handler.handleRequest(value, context);
+        if (!Parts.answer(result, answer)) {
+            Beans.write(result, answer);
+        }
     }
 
     /** What the interface's first parameter is for {@code type}, through superclasses and interfaces in between. */

@@ -48,6 +48,10 @@ final class Beans {
         return convert(JACKSON.anyFrom(json), type);
     }
 
+    static byte[] json(Object value) throws IOException {
+        return JACKSON.asBytes(value);
+    }
+
     static void write(Object value, Answer answer) throws IOException {
         if (value == null) {
             answer.write('n');
@@ -55,7 +59,7 @@ final class Beans {
             answer.write('l');
             answer.write('l');
         } else {
-            answer.write(JACKSON.asBytes(value));
+            answer.write(json(value));
         }
     }
 

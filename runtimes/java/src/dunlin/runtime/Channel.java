@@ -29,8 +29,12 @@ final class Channel {
     static final int HEAD = 17;
     static final int END = 18;
     static final int ERROR = 19;
+    static final int GRANT = 20;
 
-    /** Bytes of Chunk frames, headers included, that may be sent before the host grants more. */
+    /** A frame's flag: chunks follow. */
+    static final int MORE = 1;
+
+    /** Bytes of Chunk frames, headers included, that either side may send before the other grants more. */
     static final int WINDOW = 256 << 10;
     static final int HEADER_BYTES = 32;
 
@@ -90,6 +94,21 @@ final class Channel {
         }
     }
 
+    /** Writes a frame without a head, unless the request it belongs to has been answered: the host knows no such stream then. */
+    void sendUnlessOver(Exchange exchange, int kind, byte[] token, byte[] body) throws IOException {
+        synchronized (writing) {
+            lock.lock();
+            try {
+                if (exchange.over) {
+                    return;
+                }
+            } finally {
+                lock.unlock();
+            }
+            send(kind, 0, exchange.stream, token, NOTHING, body);
+        }
+    }
+
     /** The next request, or null when the host has closed the channel. */
     Exchange next() throws IOException {
         await(() -> !arrived.isEmpty());
@@ -113,11 +132,42 @@ final class Channel {
         }
     }
 
-    /** A request is answered: what still comes for it is of no interest. */
-    void over(int stream) {
+    /** The next part of the request's body; null at its end. */
+    byte[] nextPart(Exchange exchange) throws IOException {
+        await(() -> exchange.cancelled || exchange.over || exchange.bodyEnded || !exchange.parts.isEmpty());
+        int taken = 0;
+        byte[] part;
         lock.lock();
         try {
-            inFlight.remove(stream);
+            if (exchange.cancelled || exchange.over || closed) {
+                throw new IOException(exchange.over ? "the call has been answered" : "the caller went away");
+            }
+            part = exchange.parts.poll();
+            if (part == null) {
+                return null;
+            }
+            exchange.taken += HEADER_BYTES + part.length;
+            if (exchange.taken >= WINDOW / 4 && !exchange.bodyEnded) {
+                taken = exchange.taken;
+                exchange.taken = 0;
+            }
+        } finally {
+            lock.unlock();
+        }
+        if (taken > 0) {
+            exchange.grant(taken);
+        }
+        return part;
+    }
+
+    /** A request is answered: what still comes for it is of no interest. */
+    void over(Exchange exchange) {
+        lock.lock();
+        try {
+            inFlight.remove(exchange.stream);
+            exchange.over = true;
+            exchange.parts.clear();
+            changed.signalAll();
         } finally {
             lock.unlock();
         }
@@ -155,13 +205,21 @@ final class Channel {
     /** Takes a frame in, under the lock: a request, or news of one in flight. */
     private void take(Exchange frame) {
         Exchange request = inFlight.get(frame.stream);
-        if (frame.kind == CANCEL && request != null) {
-            request.cancelled = true;
-        } else if (frame.kind == CREDIT && request != null) {
-            request.credit += getInt(frame.body(), 0);
-        } else if (frame.kind != CANCEL && frame.kind != CREDIT) {
+        if (frame.kind != CANCEL && frame.kind != CREDIT && frame.kind != CHUNK) {
             inFlight.put(frame.stream, frame);
             arrived.add(frame);
+        } else if (request == null) {
+            // It has been answered meanwhile.
+            return;
+        } else if (frame.kind == CANCEL) {
+            request.cancelled = true;
+        } else if (frame.kind == CREDIT) {
+            request.credit += getInt(frame.body(), 0);
+        } else {
+            request.bodyEnded = frame.bodyEnded;
+            if (frame.body().length > 0) {
+                request.parts.add(frame.body());
+            }
         }
     }
 
@@ -176,13 +234,13 @@ final class Channel {
         byte[] body = getInt(header, 12) == 0 ? NOTHING : new byte[getInt(header, 12)];
         fill(head, false);
         fill(body, false);
-        if (kind != LOAD && kind != INIT && kind != INVOKE && kind != CANCEL && kind != PRE_STOP
-                && kind != CREDIT) {
+        if (kind != LOAD && kind != INIT && kind != INVOKE && kind != CHUNK && kind != CANCEL
+                && kind != PRE_STOP && kind != CREDIT) {
             throw new IOException("a frame of the unknown kind " + kind);
         }
         byte[] token = new byte[16];
         System.arraycopy(header, 16, token, 0, token.length);
-        return new Exchange(this, kind, getInt(header, 4), token, head, body);
+        return new Exchange(this, kind, (header[1] & MORE) != 0, getInt(header, 4), token, head, body);
     }
 
     /** Fills {@code target}. False when the stream ended before its first byte and that may be. */
@@ -216,7 +274,7 @@ final class Channel {
         return true;
     }
 
-    private static void putInt(byte[] bytes, int at, int value) {
+    static void putInt(byte[] bytes, int at, int value) {
         bytes[at] = (byte) value;
         bytes[at + 1] = (byte) (value >> 8);
         bytes[at + 2] = (byte) (value >> 16);

@@ -34,7 +34,7 @@ final class Functions {
         if (method.equals("handleRequest")) {
             if (StreamRequestHandler.class.isAssignableFrom(type)) {
                 StreamRequestHandler stream = (StreamRequestHandler) object(type);
-                return stream::handleRequest;
+                return (call, answer, context) -> stream.handleRequest(call.input(), answer, context);
             }
             if (PojoRequestHandler.class.isAssignableFrom(type)) {
                 return BeanHandler.of((PojoRequestHandler<?, ?>) object(type));

@@ -69,7 +69,7 @@ final class Instance {
                     answer.allowParts();
                 }
                 if (exchange.kind == Channel.INVOKE) {
-                    handler.handle(exchange.event(), answer, context);
+                    handler.handle(exchange, answer, context);
                 } else {
                     String name = WireJson.text(load, exchange.kind == Channel.INIT ? "initializer" : "preStop");
                     functions.hook(name).run(context);

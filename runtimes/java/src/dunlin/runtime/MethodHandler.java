@@ -12,33 +12,38 @@ import java.util.concurrent.ExecutionException;
 
 /**
  * A method that implements no interface. It takes the event (as bytes, text, stream or an object made of its JSON), the
- * context, an output stream, or fewer of these; what it returns is the answer: bytes and text as they are, else JSON.
+ * context, an output stream, or fewer of these; what it returns is the answer: bytes and text as they are, streams in
+ * parts, else JSON. Where it takes a stream beside an event in another form, the stream is the request's body.
  */
 final class MethodHandler implements Handler {
     private final Object target;
     private final Method method;
     private final Type[] takes;
     private final boolean writes;
+    private final boolean takesEvent;
 
     MethodHandler(Object target, Method method) throws Failure {
         this.target = target;
         this.method = method;
         this.takes = method.getGenericParameterTypes();
         int events = 0;
+        int inputs = 0;
         boolean stream = false;
         for (Type type : takes) {
             stream |= type == OutputStream.class;
-            events += type == OutputStream.class || type == Context.class ? 0 : 1;
+            inputs += type == InputStream.class ? 1 : 0;
+            events += type == OutputStream.class || type == InputStream.class || type == Context.class ? 0 : 1;
         }
-        if (events > 1) {
+        if (events > 1 || inputs > 1) {
             throw new Failure("HandlerNotFound", "Handler '" + method.getName() + "' on class '" + method.getDeclaringClass().getName()
-                    + "' may take an event, a Context and an OutputStream, each at most once");
+                    + "' may take an event, an InputStream, a Context and an OutputStream, each at most once");
         }
         this.writes = stream && method.getReturnType() == void.class;
+        this.takesEvent = events == 1;
     }
 
     @Override
-    public void handle(InputStream event, Answer answer, Context context) throws Throwable {
+    public void handle(Exchange call, Answer answer, Context context) throws Throwable {
         Object[] arguments = new Object[takes.length];
         for (int i = 0; i < takes.length; i++) {
             Type type = takes[i];
@@ -47,13 +52,13 @@ final class MethodHandler implements Handler {
             } else if (type == OutputStream.class) {
                 arguments[i] = answer;
             } else if (type == InputStream.class) {
-                arguments[i] = event;
+                arguments[i] = takesEvent ? new RequestBody(call) : call.input();
             } else if (type == byte[].class) {
-                arguments[i] = Beans.bytes(event);
+                arguments[i] = Beans.bytes(call.event());
             } else if (type == String.class) {
-                arguments[i] = new String(Beans.bytes(event), StandardCharsets.UTF_8);
+                arguments[i] = new String(Beans.bytes(call.event()), StandardCharsets.UTF_8);
             } else {
-                arguments[i] = Beans.read(Beans.bytes(event), type);
+                arguments[i] = Beans.read(Beans.bytes(call.event()), type);
             }
         }
         Object result = call(method, target, arguments);
@@ -64,7 +69,7 @@ final class MethodHandler implements Handler {
                 throw failed.getCause();
             }
         }
-        if (writes) {
+        if (writes || Parts.answer(result, answer)) {
             return;
         }
         if (result instanceof String) {
