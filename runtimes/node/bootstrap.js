@@ -165,6 +165,8 @@ function drained(then) {
 function answer(request, kind, head, body) {
   if (request.answered) return;
   request.answered = true;
+  // Whoever reads on is told, rather than kept waiting for what nobody will send.
+  if (request.body !== null) request.body.destroy();
   drained(() => {
     if (current === request) current = null;
     exchanges.delete(request.stream);

@@ -183,6 +183,8 @@ class Exchange:
         self.cancelled = False
         self.arrived = []
         self.body_ended = True
+        # The answer is out, or about to be: the host knows no such stream any more.
+        self.over = False
 
 
 class Wire:
@@ -202,6 +204,18 @@ class Wire:
 
         self.writing = threading.Lock()
         self.news = threading.Condition()
+
+    def grant(self, exchange, count):
+        """Lets the host send so much more of the request's body, unless the request has been answered."""
+        if self.writing is None:
+            self.write_grant(exchange, count)
+        else:
+            with self.writing:
+                self.write_grant(exchange, count)
+
+    def write_grant(self, exchange, count):
+        if not exchange.over and _getpid() == self.pid:
+            self.write(CREDIT, exchange.stream, exchange.token, b"", count.to_bytes(4, "little"))
 
     def send(self, kind, stream, token, head, body):
         if _getpid() != self.pid:
@@ -249,8 +263,8 @@ class Wire:
         """Waits until something arrived that `done` is content with."""
         if self.news is not None:
             with self.news:
-                self.news.wait_for(lambda: exchange.cancelled or done())
-        while not exchange.cancelled and not done():
+                self.news.wait_for(lambda: exchange.cancelled or exchange.over or done())
+        while not exchange.cancelled and not exchange.over and not done():
             frame = self.read()
             if frame is None or not self.note(frame[0], frame[1], frame[2], frame[5]):
                 _exit(0)
@@ -286,17 +300,20 @@ class RequestBody(io.RawIOBase):
     def readinto(self, into):
         exchange = self.exchange
         while not self.part:
+            if exchange.over:
+                raise OSError("the call has been answered")
             ended = exchange.body_ended
             if not exchange.arrived:
                 if ended:
                     return 0
                 self.wire.wait(exchange, lambda: exchange.arrived)
+                continue
             part = exchange.arrived.pop(0)
             self.part = memoryview(part)
             self.taken += HEADER_BYTES + len(part)
             if self.taken >= CHUNK_MAX and not exchange.body_ended:
                 taken, self.taken = self.taken, 0
-                self.wire.send(CREDIT, exchange.stream, exchange.token, b"", taken.to_bytes(4, "little"))
+                self.wire.grant(exchange, taken)
         count = min(len(into), len(self.part))
         into[:count] = self.part[:count]
         self.part = self.part[count:]
@@ -360,6 +377,10 @@ class Instance:
 
     def answer(self, exchange, kind, head, body):
         self.flush()
+        exchange.over = True
+        if self.wire.news is not None and not exchange.body_ended:
+            with self.wire.news:
+                self.wire.news.notify_all()
         self.wire.exchanges.pop(exchange.stream, None)
         self.wire.send(kind, exchange.stream, exchange.token, head, body)
 
