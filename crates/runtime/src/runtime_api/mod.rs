@@ -29,7 +29,7 @@ use self::desk::{Asked, Desk, First, Verdict};
 use crate::call::{Answer, Answered, CallContext};
 use crate::error::{CallError, Failed};
 use crate::frame::ANSWER_BYTES_MAX;
-use crate::guest::{Cut, InFlight, LoadSpec, Watched};
+use crate::guest::{Cut, InFlight, LoadSpec, Watched, end_line};
 use crate::http_headers;
 
 /// How long the end of a cell may stay unknown after a call was cut short.
@@ -70,10 +70,12 @@ pub(crate) struct RuntimeApi {
     address: SocketAddr,
     served: AbortHandle,
     watched: Arc<Watched>,
-    /// A call was given up while the program was at work for it.
+    /// A call was given up or ran out of time while the program was at work for it.
     spent: AtomicBool,
     /// Whether the program takes several calls at a time, so that one given up is no reason to give it up.
     concurrent: bool,
+    /// Whether the lines that begin and end a call in the log are the platform's to write.
+    marks_log: bool,
 }
 
 impl Drop for RuntimeApi {
@@ -102,7 +104,15 @@ impl RuntimeApi {
         let desk = Arc::new(Desk::default());
         let concurrency = config.concurrency_in_force();
         let served = tokio::spawn(serve::serve(listener, Arc::clone(&desk), Arc::new(facts), concurrency)).abort_handle();
-        Ok(Self { desk, address, served, watched, spent: AtomicBool::new(false), concurrent: concurrency > 1 })
+        Ok(Self {
+            desk,
+            address,
+            served,
+            watched,
+            spent: AtomicBool::new(false),
+            concurrent: concurrency > 1,
+            marks_log: config.runtime.language().has_its_log_marked(),
+        })
     }
 
     /// Where the program finds it.
@@ -159,45 +169,62 @@ impl RuntimeApi {
         event: Bytes,
         deadline: Instant,
     ) -> Result<(Bytes, Vec<u8>), Failed<CallError>> {
-        let in_flight = InFlight::begin(&self.watched.output, &call.request_id, call.capture_tail);
-        let mut unfinished = SpentUnlessFinished { api: self, finished: false };
+        let (output, id) = (&self.watched.output, &call.request_id);
+        let in_flight = InFlight::begin(output, id, call.capture_tail);
+        if self.marks_log {
+            output.platform_line(id, &format!("FC Invoke Start RequestId: {id}"));
+        }
+        let result = self.wait(purpose, call, event, deadline).await;
+        let log_tail = in_flight.end();
+        if self.marks_log {
+            output.platform_line(id, &end_line("Invoke", id, result.is_err()));
+        }
+        match result {
+            Ok(answer) => Ok((answer, log_tail)),
+            Err(error) => Err(Failed { error, log_tail }),
+        }
+    }
+
+    async fn wait(&self, purpose: Purpose, call: &CallContext, event: Bytes, deadline: Instant) -> Result<Bytes, CallError> {
+        // Dropped at the first await, this call is one that was given up.
+        let mut unfinished = SpentUnlessFinished { spent: &self.spent, finished: self.concurrent };
         let mut asked = self.desk.ask(purpose, call, event);
         let result = self.watched.until(deadline, asked.answer()).await;
         let fetched = asked.was_fetched();
         drop(asked);
+        // One that ran out of time may keep the program busy for ever.
         unfinished.finished = !fetched || matches!(result, Ok(Some(_)));
         drop(unfinished);
         self.watched.peak.look();
-        let error = match result {
-            Ok(Some(Verdict::Done(answer))) => return Ok((answer, in_flight.end())),
+        match result {
+            Ok(Some(Verdict::Done(answer))) => Ok(answer),
             Ok(Some(Verdict::Failed(error))) => {
                 let error_type = if purpose == Purpose::Initializer { ErrorType::InitializationError } else { error.error_type };
-                CallError::Function(FunctionError { error_type, ..error })
+                Err(CallError::Function(FunctionError { error_type, ..error }))
             }
-            Ok(Some(Verdict::TooLarge)) => CallError::TooLarge { limit: ANSWER_BYTES_MAX },
+            Ok(Some(Verdict::TooLarge)) => Err(CallError::TooLarge { limit: ANSWER_BYTES_MAX }),
             // The connection of the answer broke, most often because the program died over it.
-            Ok(Some(Verdict::BrokenOff) | None) => match self.watched.end_within(END_GRACE).await {
+            Ok(Some(Verdict::BrokenOff) | None) => Err(match self.watched.end_within(END_GRACE).await {
                 Some(ended) => CallError::Exited(ended),
                 None => CallError::Protocol("its answer broke off".to_owned()),
-            },
-            Err(Cut::Deadline) => CallError::TimedOut,
-            Err(Cut::Ended(_)) if !fetched => CallError::NotDelivered,
-            Err(Cut::Ended(ended)) => CallError::Exited(ended),
-        };
-        Err(in_flight.fail(error))
+            }),
+            Err(Cut::Deadline) => Err(CallError::TimedOut),
+            Err(Cut::Ended(_)) if !fetched => Err(CallError::NotDelivered),
+            Err(Cut::Ended(ended)) => Err(CallError::Exited(ended)),
+        }
     }
 }
 
-/// Marks the program spent when a call it has fetched is given up.
+/// Marks the program spent unless it is told that the call has ended well enough.
 struct SpentUnlessFinished<'a> {
-    api: &'a RuntimeApi,
+    spent: &'a AtomicBool,
     finished: bool,
 }
 
 impl Drop for SpentUnlessFinished<'_> {
     fn drop(&mut self) {
-        if !self.finished && !self.api.concurrent {
-            self.api.spent.store(true, Ordering::Relaxed);
+        if !self.finished {
+            self.spent.store(true, Ordering::Relaxed);
         }
     }
 }

@@ -24,7 +24,9 @@ use crate::frame::ANSWER_BYTES_MAX;
 const SPARE_CONNECTIONS: usize = 16;
 /// Most bytes of an error's body.
 const ERROR_BYTES_MAX: usize = 256 << 10;
-const HEAD_BYTES_MAX: usize = 16 << 10;
+/// Most bytes of a request's head. AWS Lambda's clients put the whole stack of an error into a header, and one that does not
+/// get through ends them: a thousand frames have to fit.
+const HEAD_BYTES_MAX: usize = 256 << 10;
 
 const LAMBDA_ERROR_TYPE: &str = "lambda-runtime-function-error-type";
 const LAMBDA_ERROR_BODY: &str = "lambda-runtime-function-error-body";
@@ -82,7 +84,12 @@ async fn answer(desk: &Desk, facts: &Facts, request: Request<Incoming>) -> Respo
 }
 
 fn next(delivery: Delivery, dialect: Dialect, facts: &Facts) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(delivery.event));
+    let event = match dialect {
+        // Lambda calls a function without an event with an empty object, and its clients read nothing but JSON.
+        Dialect::Lambda if delivery.event.is_empty() => Bytes::from_static(b"{}"),
+        _ => delivery.event,
+    };
+    let mut response = Response::new(Full::new(event));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let mut put = |name: &'static str, value: &str| {
