@@ -1,6 +1,8 @@
 //! Cases as they stand in the files.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,8 @@ pub(crate) enum Language {
     Node,
     Java,
     Php,
+    Go,
+    Provided,
     Custom,
 }
 
@@ -28,6 +32,8 @@ impl Language {
             Self::Node => "node",
             Self::Java => "java",
             Self::Php => "php",
+            Self::Go => "go",
+            Self::Provided => "provided",
             Self::Custom => "custom",
         }
     }
@@ -70,14 +76,20 @@ impl Case {
         self.0["together"] == true
     }
 
-    pub(crate) fn calls(&self) -> Vec<Call<'_>> {
-        self.0["calls"].as_array().map(|calls| calls.iter().map(Call).collect()).unwrap_or_default()
+    pub(crate) fn calls(&self, language: Language) -> Vec<Call<'_>> {
+        let calls = self.0["calls"].as_array().map(Vec::as_slice).unwrap_or_default();
+        calls.iter().map(|call| Call { common: call, own: call.get(language.name()) }).collect()
     }
 
     /// A member that is one text, or one per language.
     fn text(&self, member: &str, language: Language) -> Option<&str> {
         let value = self.0.get(member)?;
         value.as_str().or_else(|| value.get(language.name())?.as_str())
+    }
+
+    /// The function's handler, as the language writes it.
+    pub(crate) fn handler(&self, language: Language) -> String {
+        self.text("handler", language).map_or_else(|| "index.handler".to_owned(), |name| spelled(name, language))
     }
 
     pub(crate) fn write(&self, language: Language, code: &Path) {
@@ -92,7 +104,12 @@ impl Case {
             };
             let path = code.join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, content).unwrap();
+            if name == "bootstrap" {
+                std::fs::write(&path, format!("#!/usr/bin/env python3\n{content}")).unwrap();
+                std::fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+            } else {
+                std::fs::write(path, content).unwrap();
+            }
         }
     }
 
@@ -102,12 +119,13 @@ impl Case {
             Language::Node => "nodejs20",
             Language::Java => "java11",
             Language::Php => "php7.2",
+            Language::Go => "go1",
+            Language::Provided => "provided.al2023",
             Language::Custom => "custom.debian12",
         });
-        let named = |member: &str| self.text(member, language).map(|name| spelled(name, language));
-        let hook = |member: &str| named(member).map(|handler| json!({"handler": handler}));
+        let hook = |member: &str| self.text(member, language).map(|name| json!({"handler": spelled(name, language)}));
         let mut patch = json!({
-            "functionName": "f", "runtime": runtime, "handler": named("handler").unwrap_or_else(|| "index.handler".to_owned()),
+            "functionName": "f", "runtime": runtime, "handler": self.handler(language),
             "instanceLifecycleConfig": {"initializer": hook("initializer"), "preStop": hook("preStop")},
         });
         for (member, value) in self.0["config"].as_object().into_iter().flatten() {
@@ -170,24 +188,29 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-pub(crate) struct Call<'c>(&'c Value);
+/// A call, and what is different in it for the language.
+pub(crate) struct Call<'c> {
+    common: &'c Value,
+    own: Option<&'c Value>,
+}
 
 impl Call<'_> {
     pub(crate) fn deed(&self) -> &str {
-        self.0["do"].as_str().unwrap_or("invoke")
+        self.common["do"].as_str().unwrap_or("invoke")
     }
 
     pub(crate) fn patience(&self) -> Option<Duration> {
-        self.0["deadlineMs"].as_u64().map(Duration::from_millis)
+        self.common["deadlineMs"].as_u64().map(Duration::from_millis)
     }
 
     pub(crate) fn expected(&self) -> &Value {
-        &self.0["expect"]
+        &self.common["expect"]
     }
 
     pub(crate) fn payload(&self) -> Payload {
-        let event = bytes_of(self.0, "event").unwrap_or_default().into();
-        match bytes_of(self.0, "requestBody") {
+        let own = self.own.and_then(|own| bytes_of(own, "event"));
+        let event = own.or_else(|| bytes_of(self.common, "event")).unwrap_or_default().into();
+        match bytes_of(self.common, "requestBody") {
             None => Payload::Event(event),
             Some(body) => Payload::Streaming(event, Full::new(body.into()).map_err(|never| match never {}).boxed_unsync()),
         }
@@ -202,9 +225,12 @@ pub(crate) fn bytes_of(value: &Value, member: &str) -> Option<Vec<u8>> {
     if let Some(text) = value.get(format!("{member}Base64")).and_then(Value::as_str) {
         return Some(from_base64(text));
     }
-    let repeat = value.get(format!("{member}Repeat"))?;
-    let times = usize::try_from(repeat[1].as_u64().unwrap()).unwrap();
-    Some(repeat[0].as_str().unwrap().repeat(times).into_bytes())
+    let pairs = value.get(format!("{member}Repeat"))?.as_array()?.chunks(2);
+    let repeated = |pair: &[Value]| {
+        let times = usize::try_from(pair[1].as_u64().unwrap()).unwrap();
+        pair[0].as_str().unwrap().repeat(times)
+    };
+    Some(pairs.map(repeated).collect::<String>().into_bytes())
 }
 
 fn from_base64(text: &str) -> Vec<u8> {

@@ -43,7 +43,8 @@ impl Seen<'_> {
         let own = expected.get(language.name());
         let member = |name: &str| own.and_then(|own| own.get(name)).or_else(|| expected.get(name));
         let bytes = |name: &str| own.and_then(|own| bytes_of(own, name)).or_else(|| bytes_of(expected, name));
-        let log = || format!("; log {:?}", self.lines);
+        let log =
+            || format!("; the last of {} log lines: {:?}", self.lines.len(), &self.lines[self.lines.len().saturating_sub(40)..]);
         match (&self.outcome, member("error").and_then(Value::as_str)) {
             (Outcome::Answer(_), Some(error)) => {
                 return Err(format!("expected {error}, got {:?}{}", short(&self.outcome), log()));
@@ -53,9 +54,9 @@ impl Seen<'_> {
                 if kind != error && !(error == "Exited" && kind.starts_with("Exited")) {
                     return Err(format!("expected {error}, got {}{}", short(&self.outcome), log()));
                 }
-                if let Some(wanted) = member("errorBody") {
+                if let Some(wanted) = member("errorBody").and_then(Value::as_object) {
                     let body: Value = serde_json::from_slice(body).map_err(|error| format!("the error's body: {error}"))?;
-                    for (name, wanted) in wanted.as_object().unwrap() {
+                    for (name, wanted) in wanted {
                         self.alike(wanted, &body[name]).map_err(|problem| format!("{name}: {problem}"))?;
                     }
                 }

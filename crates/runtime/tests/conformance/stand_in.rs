@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -53,7 +54,7 @@ fn serve(language: Language, inside: Inside, code: &Path, fake: &Fake, state: &A
             command.args(["-I", "-S"]).arg(runtimes().join("python/bootstrap.py")).env_clear().env("PATH", env!("PATH"));
             command
         }
-        Language::Node | Language::Java | Language::Php | Language::Custom => match launched(&mut channel, code)? {
+        _ => match launched(&mut channel, code)? {
             Some(command) => command,
             None => {
                 fake.die(id, Ended { exit: Exit::Code(127), out_of_memory: false, cpu_us: 0 });
@@ -62,7 +63,7 @@ fn serve(language: Language, inside: Inside, code: &Path, fake: &Fake, state: &A
         },
     };
     let output = || std::io::Result::Ok(Stdio::from(OwnedFd::from(log.try_clone()?)));
-    if language == Language::Custom {
+    if matches!(language, Language::Go | Language::Provided | Language::Custom) {
         spawn(command.stdin(Stdio::null()).stdout(output()?).stderr(output()?), id, fake, state)?;
         // The program has no channel: end of file tells the host that it was started.
         drop(command);
@@ -125,22 +126,25 @@ fn launched(channel: &mut UnixStream, code: &Path) -> std::io::Result<Option<Com
     };
     let words = strings(head.strip_suffix(b"\0").unwrap());
     let mut command = match words[1].as_str() {
-        "/code/bootstrap" => {
-            let mut command = Command::new("python3");
-            command.arg(code.join("bootstrap"));
-            command
-        }
         "node" => Command::new("node"),
         "java" => Command::new("java"),
         "php" => Command::new("php"),
         other => {
-            let report = if Path::new(other).exists() { "13 Permission denied" } else { "2 No such file or directory" };
-            let mut frame = vec![19];
-            frame.resize(32, 0);
-            frame[12..16].copy_from_slice(&u32::try_from(report.len()).unwrap().to_le_bytes());
-            frame.extend(report.bytes());
-            channel.write_all(&frame)?;
-            return Ok(None);
+            let program = other.strip_prefix("/code/").map_or_else(|| PathBuf::from(other), |file| code.join(file));
+            let report = match program.metadata() {
+                Err(_) => Some("2 No such file or directory"),
+                Ok(metadata) if metadata.mode() & 0o111 == 0 => Some("13 Permission denied"),
+                Ok(_) => None,
+            };
+            if let Some(report) = report {
+                let mut frame = vec![19];
+                frame.resize(32, 0);
+                frame[12..16].copy_from_slice(&u32::try_from(report.len()).unwrap().to_le_bytes());
+                frame.extend(report.bytes());
+                channel.write_all(&frame)?;
+                return Ok(None);
+            }
+            Command::new(program)
         }
     };
     for word in &words[2..] {
