@@ -55,6 +55,8 @@ const STAGES: &[Stage] = &[
             "--test",
             "elastic",
             "--test",
+            "idle",
+            "--test",
             "pass_through",
             "--test",
             "streams",

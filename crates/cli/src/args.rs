@@ -146,6 +146,17 @@ pub(crate) struct Capacity {
     /// Memory for all instances together, in MB [default: three quarters of the machine's]
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(64..))]
     pub(crate) memory_mb: Option<u64>,
+    /// What instances do between calls
+    #[arg(long, value_enum, default_value_t = Idle::Freeze)]
+    pub(crate) idle: Idle,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Idle {
+    /// Stand still soon after a call, until the next one; as in Function Compute
+    Freeze,
+    /// Run on, threads and all; what they use counts for the next call
+    Run,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

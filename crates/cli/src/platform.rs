@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use dunlin_server::{Capacity, ServerConfig, ServerError, UpConfig};
+use dunlin_server::{Capacity, Idle, ServerConfig, ServerError, UpConfig};
 
 use crate::args::{self, Server, Shared, Up};
 use crate::credentials::default_data;
@@ -49,6 +49,10 @@ fn capacity(said: &args::Capacity) -> Capacity {
         queue_wait: said.queue_wait.map(Duration::from_secs),
         stock: said.stock,
         memory_mb: said.memory_mb,
+        idle: match said.idle {
+            args::Idle::Freeze => Idle::Freeze,
+            args::Idle::Run => Idle::Run,
+        },
     }
 }
 

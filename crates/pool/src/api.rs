@@ -33,6 +33,9 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long one is kept of which there are more than were busy at a time lately. Default 1 minute.
     pub surplus_timeout: Duration,
+    /// How long an instance idles before its processes are stopped until the next call; none lets them run on. Default
+    /// 100 ms, so that calls that follow each other closely do not pay for it.
+    pub freeze_after: Option<Duration>,
     /// Share of `memory_bytes_max` that waiting cells may use. Default 0.1.
     pub stock_share: f64,
     /// Most waiting cells of one class, 0 for none. Default: each class's own.
@@ -61,6 +64,7 @@ impl Default for Config {
             waiting_max: 20_000,
             idle_timeout: Duration::from_secs(300),
             surplus_timeout: Duration::from_secs(60),
+            freeze_after: Some(Duration::from_millis(100)),
             stock_share: 0.1,
             stock_max: None,
             make_timeout: Duration::from_secs(30),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_model::{InstanceId, Phases};
+use dunlin_sandbox::BindError;
 use tokio::time::Instant;
 
 use crate::api::StartOutput;
@@ -43,6 +44,16 @@ impl Lease {
     pub(crate) fn waited(&mut self, waited: Duration) {
         let start = self.phases.bind + self.phases.load + self.phases.init;
         self.phases.queue = waited.saturating_sub(start);
+    }
+
+    /// Whether the instance may stand still.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.slot.frost.is_wanted()
+    }
+
+    /// Lets the instance go on, if it stands still.
+    pub(crate) async fn thaw(&self) -> Result<(), BindError> {
+        self.slot.frost.thaw(&self.pool.sandboxes, &*self.slot.worker).await
     }
 
     /// What runs in the instance.

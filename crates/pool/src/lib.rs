@@ -23,6 +23,7 @@
 //! - No limit is passed: instances of an account, memory of the node, starts and makes under way, calls waiting.
 //! - No idle instance outlives its time, and none of a superseded revision stays idle.
 //! - An instance is forgotten only after its walls are down.
+//! - No instance is frozen while a call is in it.
 //! - A cell is made in a task of its own: a caller that goes away leaks nothing and stops nothing.
 //!
 //! What a call is lives in `invoke`; how a cell is made in `sandbox`; what is said to a guest in `runtime`.
@@ -30,6 +31,7 @@
 mod api;
 mod class;
 pub mod engine;
+mod frost;
 mod lease;
 mod service;
 mod start;

@@ -4,7 +4,7 @@
 //! and jobs under it, and sent or spawned after it was let go. Jobs run in tasks of their own, so that the caller who
 //! caused them may go away.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
@@ -18,9 +18,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::api::{Config, InstanceInfo, InstanceSpec, LeaseError, Observer, Seen, StartFailure, StartOutput, Stats};
 use crate::class::Class;
 use crate::engine::{Action, Bounds, CellNo, Engine, Event, WaiterId, Why};
+use crate::frost::Frost;
 use crate::lease::Lease;
 use crate::start;
 use crate::worker::{Boot, GuestBoot, LogSinks, Worker};
+
+/// How many instances that do not thaw a call may meet.
+const STUCK_MAX: usize = 3;
 
 /// The pool. Cheap to clone.
 #[derive(Clone)]
@@ -38,6 +42,8 @@ pub(crate) struct Inner {
     table: Mutex<Table>,
     /// The ticker should look at the time again.
     wake: Arc<Notify>,
+    /// There is something to freeze.
+    cold: Arc<Notify>,
     /// Nothing is left.
     emptied: Notify,
 }
@@ -48,6 +54,8 @@ struct Table {
     pending: HashMap<WaiterId, Pending>,
     workers: HashMap<CellNo, Arc<dyn Worker>>,
     slots: HashMap<CellNo, Arc<Slot>>,
+    /// Instances that are to be frozen.
+    freezing: BTreeSet<CellNo>,
     /// When the ticker wakes up by itself.
     ticks_at: Option<Instant>,
 }
@@ -64,6 +72,7 @@ pub(crate) struct Slot {
     pub(crate) id: InstanceId,
     pub(crate) worker: Arc<dyn Worker>,
     pub(crate) spec: Arc<InstanceSpec>,
+    pub(crate) frost: Frost,
     created: Timestamp,
     started: OnceLock<Phases>,
     /// What the start printed, until the call it was made for takes it.
@@ -132,6 +141,7 @@ impl Pool {
             stock_max: config.stock_max,
             idle: config.idle_timeout,
             surplus: config.surplus_timeout,
+            freeze: config.freeze_after,
         });
         let table = Table {
             engine,
@@ -139,6 +149,7 @@ impl Pool {
             pending: HashMap::new(),
             workers: HashMap::new(),
             slots: HashMap::new(),
+            freezing: BTreeSet::new(),
             ticks_at: None,
         };
         let inner = Arc::new(Inner {
@@ -150,9 +161,13 @@ impl Pool {
             runtime: Handle::current(),
             table: Mutex::new(table),
             wake: Arc::default(),
+            cold: Arc::default(),
             emptied: Notify::new(),
         });
         inner.runtime.spawn(tick(Arc::downgrade(&inner), Arc::clone(&inner.wake)));
+        if inner.config.freeze_after.is_some() {
+            inner.runtime.spawn(freeze(Arc::downgrade(&inner), Arc::clone(&inner.cold)));
+        }
         if inner.config.available_bytes_min > 0 {
             inner.runtime.spawn(watch_memory(Arc::downgrade(&inner), inner.config.available_bytes_min));
         }
@@ -165,16 +180,35 @@ impl Pool {
     /// See [`LeaseError`].
     pub async fn lease(&self, spec: &Arc<InstanceSpec>, request: &RequestId, deadline: Instant) -> Result<Lease, LeaseError> {
         let began = Instant::now();
-        let (waiter, answer) = match self.inner.ask(spec, request, deadline, began) {
-            Asked::Granted(lease) => return Ok(lease),
-            Asked::Waits(waiter, answer) => (waiter, answer),
-        };
-        let mut place = Place { pool: &self.inner, waiter: Some(waiter) };
-        let answer = answer.await;
-        place.waiter = None;
-        let mut lease = answer.map_err(|_| LeaseError::ShuttingDown)??;
-        lease.waited(began.elapsed());
-        Ok(lease)
+        let mut stuck = 0;
+        loop {
+            let now = if stuck == 0 { began } else { Instant::now() };
+            let mut lease = match self.inner.ask(spec, request, deadline, now) {
+                Asked::Granted(lease) if !lease.is_frozen() => return Ok(lease),
+                Asked::Granted(lease) => lease,
+                Asked::Waits(waiter, answer) => {
+                    let mut place = Place { pool: &self.inner, waiter: Some(waiter) };
+                    let answer = answer.await;
+                    place.waiter = None;
+                    answer.map_err(|_| LeaseError::ShuttingDown)??
+                }
+            };
+            match lease.thaw().await {
+                Ok(()) => {
+                    lease.waited(began.elapsed());
+                    return Ok(lease);
+                }
+                Err(error) => {
+                    // Most often it has just died.
+                    tracing::info!(instance = %lease.instance(), error = %dunlin_model::chain(&error), "an instance did not thaw");
+                    lease.discard();
+                    stuck += 1;
+                    if stuck >= STUCK_MAX {
+                        return Err(LeaseError::Platform("idle instances do not thaw".to_owned()));
+                    }
+                }
+            }
+        }
     }
 
     /// Says that a function of this configuration exists, so that a cell waits for its first call.
@@ -319,6 +353,7 @@ impl Inner {
                         id: InstanceId::random(),
                         worker: Arc::clone(&table.workers[&cell]),
                         spec: Arc::clone(&pending.spec),
+                        frost: Frost::default(),
                         created: Timestamp::now(),
                         started: OnceLock::new(),
                         output: Mutex::default(),
@@ -335,6 +370,11 @@ impl Inner {
                     if let Some(pending) = table.pending.remove(&waiter) {
                         effects.push(Effect::Reply(pending.reply, Err(Self::refusal(why, cause))));
                     }
+                }
+                Action::Freeze { cell } => {
+                    table.slots[&cell].frost.want();
+                    table.freezing.insert(cell);
+                    self.cold.notify_one();
                 }
                 Action::Stop { cell, graceful } => {
                     let worker = Arc::clone(&table.workers[&cell]);
@@ -451,6 +491,7 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.wake.notify_one();
+        self.cold.notify_one();
     }
 }
 
@@ -476,6 +517,26 @@ async fn tick(pool: Weak<Inner>, wake: Arc<Notify>) {
                 inner.feed(Event::Tick);
             }
             () = wake.notified() => {}
+        }
+    }
+}
+
+/// Freezes what is to be frozen, one instance at a time, for as long as the pool lives.
+async fn freeze(pool: Weak<Inner>, cold: Arc<Notify>) {
+    loop {
+        let Some(inner) = pool.upgrade() else { return };
+        let next = {
+            let mut table = inner.table();
+            table.freezing.pop_first().map(|cell| table.slots.get(&cell).cloned())
+        };
+        match next {
+            Some(Some(slot)) => slot.frost.freeze(&*inner.sandboxes, &*slot.worker).await,
+            // It has ended meanwhile.
+            Some(None) => {}
+            None => {
+                drop(inner);
+                cold.notified().await;
+            }
         }
     }
 }

@@ -136,7 +136,7 @@ fn cpu_millis(config: &FunctionConfig) -> u32 {
 /// Runs the pre-stop hook, if there is one and it is wanted, and takes the walls down.
 pub(crate) async fn stop(pool: &Inner, worker: &dyn Worker, slot: Option<&Slot>, graceful: bool) {
     if let Some(slot) = slot.filter(|_| graceful) {
-        pre_stop(slot).await;
+        pre_stop(pool, slot).await;
     }
     let cell = worker.cell();
     match timeout(END_PATIENCE, pool.sandboxes.end(cell)).await {
@@ -146,9 +146,13 @@ pub(crate) async fn stop(pool: &Inner, worker: &dyn Worker, slot: Option<&Slot>,
     }
 }
 
-async fn pre_stop(slot: &Slot) {
+async fn pre_stop(pool: &Inner, slot: &Slot) {
     let Some(hook) = slot.spec.function().config.pre_stop() else { return };
     if slot.worker.ended().borrow().is_some() {
+        return;
+    }
+    if let Err(error) = slot.frost.thaw(&pool.sandboxes, &*slot.worker).await {
+        tracing::info!(instance = %slot.id, error = %dunlin_model::chain(&error), "a frozen instance ends without its pre-stop hook");
         return;
     }
     let seconds = u64::try_from(hook.timeout_in_force()).unwrap_or(3);

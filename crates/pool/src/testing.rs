@@ -158,6 +158,8 @@ impl Worker for Scripted {
         (self.script.on_pre_stop)(call)
     }
 
+    fn rest(&self) {}
+
     fn cell(&self) -> CellId {
         self.cell.id
     }

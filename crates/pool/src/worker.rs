@@ -27,6 +27,8 @@ pub trait Worker: Send + Sync + 'static {
     async fn invoke(&self, call: &CallContext, payload: Payload, deadline: Instant) -> Result<Answered, Failed<CallError>>;
     /// Runs the pre-stop hook.
     async fn pre_stop(&self, call: &CallContext, deadline: Instant) -> Result<(), CallError>;
+    /// Prepares for standing still, without a call in flight.
+    fn rest(&self);
     /// The cell.
     fn cell(&self) -> CellId;
     /// Highest memory seen so far, in bytes.
@@ -57,6 +59,9 @@ impl Worker for Guest {
     }
     async fn pre_stop(&self, call: &CallContext, deadline: Instant) -> Result<(), CallError> {
         Self::pre_stop(self, call, deadline).await
+    }
+    fn rest(&self) {
+        Self::rest(self);
     }
     fn cell(&self) -> CellId {
         Self::cell(self)

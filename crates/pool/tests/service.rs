@@ -224,3 +224,75 @@ async fn a_draining_pool_lets_calls_finish_and_nobody_in() {
     drained.await.expect("no panic");
     assert_eq!(bench.cells.alive(), []);
 }
+
+fn frosts(bench: &Bench) -> Vec<bool> {
+    let frosts = bench.cells.deeds().into_iter().filter_map(|deed| match deed {
+        Deed::Freeze(_, frozen) => Some(frozen),
+        _ => None,
+    });
+    frosts.collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_instance_stands_still_until_its_next_call() {
+    let bench = bench(Script::default(), |_| {});
+    let f = spec("f", 1, "");
+    drop(bench.lease(&f).await.expect("served"));
+    drop(bench.lease(&f).await.expect("served"));
+    assert_eq!(frosts(&bench), [], "calls that follow each other pay nothing");
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    bench.settle().await;
+    assert_eq!(frosts(&bench), [true]);
+    let lease = bench.lease(&f).await.expect("served");
+    assert!(!lease.cold());
+    assert_eq!(frosts(&bench), [true, false], "before the call has it");
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    assert_eq!(frosts(&bench), [true, false], "not during the call");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_runs_on_where_that_was_said() {
+    let bench = bench(Script::default(), |config| config.freeze_after = None);
+    drop(bench.lease(&spec("f", 1, "")).await.expect("served"));
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    bench.settle().await;
+    assert_eq!(frosts(&bench), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frozen_instance_goes_on_for_its_pre_stop_hook() {
+    let cells: Arc<Mutex<Option<Fake>>> = Arc::default();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let mut script = Script::default();
+    let (fake, deeds) = (Arc::clone(&cells), Arc::clone(&seen));
+    script.on_pre_stop = Arc::new(move |_| {
+        let fake = fake.lock().expect("no test panics here");
+        *deeds.lock().expect("no test panics here") = fake.as_ref().expect("there is a sandbox").deeds();
+        Ok(())
+    });
+    let bench = bench(script, |_| {});
+    *cells.lock().expect("no test panics here") = Some(bench.cells.clone());
+    let f = spec("f", 1, r#","instanceLifecycleConfig":{"preStop":{"handler":"index.stop"}}"#);
+    drop(bench.lease(&f).await.expect("served"));
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    bench.settle().await;
+    bench.pool.retire(&f.key().function);
+    bench.settle().await;
+    let last = seen.lock().expect("no test panics here").last().cloned();
+    assert!(matches!(last, Some(Deed::Freeze(_, false))), "{last:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frozen_instance_that_has_died_serves_nobody() {
+    let bench = bench(Script::default(), |_| {});
+    let f = spec("f", 1, "");
+    let lease = bench.lease(&f).await.expect("served");
+    let cell = lease.guest().cell();
+    drop(lease);
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    bench.settle().await;
+    // The call comes before the pool has heard of it.
+    bench.cells.die(cell, Ended { exit: Exit::Signal(9), out_of_memory: false, cpu_us: 0 });
+    let lease = bench.lease(&f).await.expect("served");
+    assert_ne!(lease.guest().cell(), cell);
+}

@@ -71,6 +71,11 @@ impl Server {
         self.spent.load(Ordering::Relaxed)
     }
 
+    /// No call is in flight, and the server is about to stand still.
+    pub(crate) fn rest(&self) {
+        self.connections.close_idle();
+    }
+
     /// Waits until the server listens and, when a check is configured, is healthy. The caller has the deadline.
     pub(crate) async fn up(&self) -> Result<(), StartError> {
         self.connections.wait_for_port().await?;

@@ -415,6 +415,14 @@ impl Guest {
             }
     }
 
+    /// Prepares for standing still, without a call in flight. Connections kept to the user's server are closed: on
+    /// waking it may find that they have been idle for too long and close them, just as the next request is sent.
+    pub fn rest(&self) {
+        if let Some(server) = self.server.get() {
+            server.rest();
+        }
+    }
+
     /// The cell.
     #[must_use]
     pub fn cell(&self) -> CellId {

@@ -101,6 +101,11 @@ impl Connections {
         }
     }
 
+    /// Closes the connections that wait for a request.
+    pub(crate) fn close_idle(&self) {
+        self.idle().clear();
+    }
+
     /// The last one kept: the others may rest until the server closes them.
     fn take_idle(&self) -> Option<Connection> {
         let mut idle = self.idle();

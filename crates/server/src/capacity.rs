@@ -20,6 +20,18 @@ pub struct Capacity {
     pub stock: Option<usize>,
     /// Memory that cells and instances may use together, in MB.
     pub memory_mb: Option<u64>,
+    /// What instances do between calls.
+    pub idle: Idle,
+}
+
+/// What an instance does between calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Idle {
+    /// Its processes are stopped soon after a call and go on with the next one, as in Function Compute.
+    #[default]
+    Freeze,
+    /// They run on.
+    Run,
 }
 
 impl Capacity {
@@ -32,6 +44,7 @@ impl Capacity {
             ("--queue-wait", self.queue_wait.map(|wait| wait.as_secs().to_string())),
             ("--stock", self.stock.map(|most| most.to_string())),
             ("--memory-mb", self.memory_mb.map(|mb| mb.to_string())),
+            ("--idle", (self.idle == Idle::Run).then(|| "run".to_owned())),
         ];
         let said = named.into_iter().filter_map(|(name, value)| Some([name.into(), value?.into()]));
         said.flatten().collect()
@@ -52,6 +65,9 @@ impl Capacity {
             ..dunlin_pool::Config::default()
         };
         config.memory_bytes_max = self.memory_mb.map_or(config.memory_bytes_max, |mb| mb.saturating_mul(1 << 20));
+        if self.idle == Idle::Run {
+            config.freeze_after = None;
+        }
         config.waiting_max = self.waiting_calls.unwrap_or(config.waiting_max);
         config
     }
@@ -71,7 +87,8 @@ mod tests {
     #[test]
     fn only_what_was_said_is_passed_on() {
         assert!(Capacity::default().arguments().is_empty());
-        let capacity = Capacity { stock: Some(0), queue_wait: Some(Duration::from_secs(5)), ..Capacity::default() };
-        assert_eq!(capacity.arguments(), ["--queue-wait", "5", "--stock", "0"]);
+        let capacity =
+            Capacity { stock: Some(0), queue_wait: Some(Duration::from_secs(5)), idle: Idle::Run, ..Capacity::default() };
+        assert_eq!(capacity.arguments(), ["--queue-wait", "5", "--stock", "0", "--idle", "run"]);
     }
 }

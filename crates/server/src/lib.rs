@@ -18,7 +18,7 @@ mod platform;
 mod spawner;
 mod supervisor;
 
-pub use capacity::Capacity;
+pub use capacity::{Capacity, Idle};
 pub use platform::{ServerConfig, ServerError, server_main};
 pub use spawner::spawner_main;
 pub use supervisor::{UpConfig, UpError, up};

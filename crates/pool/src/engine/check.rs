@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use tokio::time::Instant;
 
-use super::state::{Engine, State, Timer};
+use super::state::{Engine, Frost, State, Timer};
 use crate::throttle::Limit;
 
 impl Engine {
@@ -45,6 +45,14 @@ impl Engine {
                         assert!(self.idle.contains(number));
                         assert!(rests.review_at > now, "no instance idles past its time");
                         assert!(self.timers.contains(&(rests.review_at, Timer::Review(*number))));
+                        match rests.frost {
+                            Frost::Never => assert!(self.bounds.freeze.is_none()),
+                            Frost::At(at) => {
+                                assert!(at > now, "no instance runs on past its time");
+                                assert!(self.timers.contains(&(at, Timer::Freeze(*number))));
+                            }
+                            Frost::Frozen => assert!(self.bounds.freeze.is_some()),
+                        }
                         assert!(!ends && !entry.stale && !self.draining, "what may not idle, ends");
                     }
                 }

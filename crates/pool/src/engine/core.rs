@@ -39,6 +39,7 @@ impl Engine {
                     self.forget_version_if_over(version, now);
                 }
                 Timer::Review(cell) => self.review_idle(cell, now),
+                Timer::Freeze(cell) => self.freeze(cell),
                 Timer::Retry(version) => {
                     if self.versions.contains_key(&version) {
                         self.want(version, now);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use dunlin_model::AccountId;
 use tokio::time::Instant;
 
-use super::CellNo;
-use super::state::{Cell, Engine, Idle, State, Timer, VersionNo};
+use super::state::{Cell, Engine, Frost, Idle, State, Timer, VersionNo};
+use super::{Action, CellNo};
 
 /// How often it is asked whether an instance that outlived its shortest time is still wanted.
 const REVIEW_EVERY: Duration = Duration::from_secs(15);
@@ -31,12 +31,16 @@ impl Engine {
     /// An instance has no call any more.
     pub(super) fn rest(&mut self, number: CellNo, now: Instant) {
         let bounds = (self.bounds.surplus, self.bounds.idle);
+        let frost = self.bounds.freeze.map_or(Frost::Never, |after| Frost::At(now + after));
         let Some(Cell { state: State::Live { version, idle, .. }, .. }) = self.cells.get_mut(&number) else { return };
         let version = self.versions.get_mut(version).expect("a cell's version lives as long as the cell");
         let review_at = now + version.demand.idle.unwrap_or(bounds.0.min(bounds.1));
-        *idle = Some(Idle { since: now, review_at });
+        *idle = Some(Idle { since: now, review_at, frost });
         version.idle += 1;
         self.timers.insert((review_at, Timer::Review(number)));
+        if let Frost::At(at) = frost {
+            self.timers.insert((at, Timer::Freeze(number)));
+        }
         self.idle.insert(number);
         self.account_of(number).idle += 1;
     }
@@ -44,11 +48,22 @@ impl Engine {
     /// An idle instance gets a call, or ends.
     pub(super) fn rouse(&mut self, number: CellNo) {
         let Some(Cell { state: State::Live { version, idle, .. }, .. }) = self.cells.get_mut(&number) else { return };
-        let Some(Idle { review_at, .. }) = idle.take() else { return };
+        let Some(Idle { review_at, frost, .. }) = idle.take() else { return };
         self.versions.get_mut(version).expect("a cell's version lives as long as the cell").idle -= 1;
         self.timers.remove(&(review_at, Timer::Review(number)));
+        if let Frost::At(at) = frost {
+            self.timers.remove(&(at, Timer::Freeze(number)));
+        }
         self.idle.remove(&number);
         self.account_of(number).idle -= 1;
+    }
+
+    /// An instance has idled long enough to be frozen. Not at once: calls often follow each other closely, and those
+    /// that do must not pay for it.
+    pub(super) fn freeze(&mut self, number: CellNo) {
+        let Some(Cell { state: State::Live { idle: Some(idle), .. }, .. }) = self.cells.get_mut(&number) else { return };
+        idle.frost = Frost::Frozen;
+        self.out.push(Action::Freeze { cell: number });
     }
 
     fn account_of(&mut self, cell: CellNo) -> &mut super::state::Account {

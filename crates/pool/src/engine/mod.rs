@@ -15,6 +15,7 @@
 //! - A cell is granted only to waiters of the version it was started for.
 //! - Every waiter is in its version's queue and has a timer, until it is granted, refused or cancelled.
 //! - No waiter waits beside a free instance of its version; an idle instance has a timer.
+//! - Only an idle instance is frozen, once each time it idles.
 //! - The counts of accounts, classes, memory, starts and makes equal what the cells and orders add up to, and are within
 //!   the [`Bounds`].
 
@@ -94,6 +95,8 @@ pub struct Bounds {
     pub idle: Duration,
     /// How long one is kept of which there are more than were busy at a time lately.
     pub surplus: Duration,
+    /// How long an instance idles before it is frozen; none lets it run on.
+    pub freeze: Option<Duration>,
 }
 
 /// What happened.
@@ -210,6 +213,12 @@ pub enum Action {
         waiter: WaiterId,
         /// For which reason.
         why: Why,
+    },
+    /// Stop the processes of an idle instance until it is granted again or ends. Nothing is reported: whoever is granted
+    /// it, or ends it gracefully, lets it go on first.
+    Freeze {
+        /// The instance.
+        cell: CellNo,
     },
     /// End the cell, report [`Event::Stopped`].
     Stop {

@@ -47,6 +47,18 @@ pub(super) struct Idle {
     pub(super) since: Instant,
     /// When it is asked whether it is still wanted; there is a timer for it.
     pub(super) review_at: Instant,
+    pub(super) frost: Frost,
+}
+
+/// Whether an idle instance stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Frost {
+    /// Instances run on while they idle.
+    Never,
+    /// It will from then on; there is a timer for it.
+    At(Instant),
+    /// It does, or is about to.
+    Frozen,
 }
 
 impl State {
@@ -178,6 +190,7 @@ impl Account {
 pub(super) enum Timer {
     Deadline(WaiterId),
     Review(CellNo),
+    Freeze(CellNo),
     Retry(VersionNo),
     Forget(VersionNo),
     Stock(Class),

@@ -283,3 +283,48 @@ fn demand_makes_more_cells_wait_and_quiet_fewer() {
     world.run_dry();
     assert_eq!(world.engine.stats().waiting_cells, 2);
 }
+
+#[test]
+fn an_instance_that_idles_is_frozen_after_a_while_and_a_busy_one_is_not() {
+    let after = Duration::from_millis(100);
+    let mut world = World::new(Bounds { freeze: Some(after), ..bounds() });
+    let f = python("f");
+    for _ in 0..2 {
+        world.lease(&f, MINUTE);
+    }
+    world.settle();
+    let busy = world.leases[1].1;
+    // Calls that follow each other closely never let it come to that.
+    for _ in 0..10 {
+        world.release(0, false);
+        world.pass(after - Duration::from_millis(1));
+        assert!(world.frozen.is_empty());
+        world.lease(&f, MINUTE);
+        world.leases.rotate_right(1);
+    }
+    let cell = world.leases[0].1;
+    assert_ne!(cell, busy);
+    world.release(0, false);
+    world.pass(after);
+    assert_eq!(world.frozen, HashSet::from([cell]));
+    world.pass(10 * after);
+    let next = world.lease(&f, MINUTE);
+    assert_eq!(world.served_by(next), Some(cell), "a frozen instance serves like any other");
+    world.pass(10 * after);
+    assert!(world.frozen.is_empty());
+}
+
+#[test]
+fn a_frozen_instance_ends_at_its_time() {
+    let mut world = World::new(Bounds { freeze: Some(Duration::from_millis(100)), ..bounds() });
+    world.lease(&python("f"), MINUTE);
+    world.settle();
+    let cell = world.leases[0].1;
+    world.release(0, false);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.frozen, HashSet::from([cell]));
+    while world.stopping.is_empty() {
+        world.pass(MINUTE);
+    }
+    assert_eq!((world.stopping.as_slice(), world.gentle.as_slice()), ([cell].as_slice(), [true].as_slice()));
+}

@@ -32,6 +32,7 @@ fn bounds() -> Bounds {
         stock_max: None,
         idle: 5 * MINUTE,
         surplus: MINUTE,
+        freeze: None,
     }
 }
 
@@ -68,6 +69,7 @@ struct World {
     colds: usize,
     /// Cells that must not be granted any more.
     spent: HashSet<CellNo>,
+    frozen: HashSet<CellNo>,
     gentle: Vec<bool>,
 }
 
@@ -87,6 +89,7 @@ impl World {
             refused: Vec::new(),
             colds: 0,
             spent: HashSet::new(),
+            frozen: HashSet::new(),
             gentle: Vec::new(),
         }
     }
@@ -107,6 +110,7 @@ impl World {
                     assert_eq!(&key, bound, "an instance serves one version");
                     assert!(!self.spent.contains(&cell), "a spent instance serves nobody");
                     assert!(!self.stopping.contains(&cell), "an ending instance serves nobody");
+                    self.frozen.remove(&cell);
                     self.leases.push((waiter, cell));
                     self.granted_at.insert(waiter, self.now);
                     let in_flight = self.leases.iter().filter(|(_, other)| *other == cell).count();
@@ -117,7 +121,14 @@ impl World {
                     assert!(self.waiting.remove(&waiter).is_some(), "only who waits is refused");
                     self.refused.push((waiter, why));
                 }
+                Action::Freeze { cell } => {
+                    assert!(!self.leases.iter().any(|(_, other)| *other == cell), "nobody's call is frozen");
+                    let started = self.bound.contains_key(&cell) && !self.starting.contains(&cell);
+                    assert!(started && !self.stopping.contains(&cell), "only an instance that is alive is frozen");
+                    assert!(self.frozen.insert(cell), "once");
+                }
                 Action::Stop { cell, graceful } => {
+                    self.frozen.remove(&cell);
                     assert!(!self.leases.iter().any(|(_, other)| *other == cell), "nobody is cut off");
                     assert!(!self.stopping.contains(&cell), "a cell ends once");
                     self.stopping.push(cell);

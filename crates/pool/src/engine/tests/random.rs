@@ -108,7 +108,7 @@ fn a_million_random_events_break_no_promise() {
         .unwrap_or_else(|| std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs());
     eprintln!("DUNLIN_SEED={seed}");
     let mut dice = Dice(seed);
-    let mut served = 0;
+    let (mut served, mut frozen) = (0, 0);
     for episode in 0..200 {
         let bounds = Bounds {
             instances_per_account: 1 + dice.roll(8),
@@ -122,6 +122,7 @@ fn a_million_random_events_break_no_promise() {
             stock_bytes: (dice.roll(40) as u64) << 20,
             idle: Duration::from_secs(1 + dice.roll(300) as u64),
             surplus: Duration::from_secs(1 + dice.roll(60) as u64),
+            freeze: (dice.roll(4) > 0).then(|| Duration::from_millis(dice.roll(300) as u64)),
             stock_max: (dice.roll(4) == 0).then(|| dice.roll(3)),
         };
         let demands = demands(&mut dice);
@@ -129,6 +130,7 @@ fn a_million_random_events_break_no_promise() {
         let mut newest = 0;
         for step in 0..5_000 {
             random_step(&mut world, &mut dice, &demands, &mut newest);
+            frozen += usize::from(!world.frozen.is_empty());
             if step % 8 == 0 {
                 world.tick();
                 world.engine.check(world.now);
@@ -152,5 +154,5 @@ fn a_million_random_events_break_no_promise() {
         assert!(world.engine.is_empty(), "episode {episode}: {:?}", world.engine.stats());
         assert!(world.waiting.is_empty() && world.bound.is_empty(), "episode {episode}");
     }
-    assert!(served > 10_000, "the dice reached the interesting states: {served}");
+    assert!(served > 10_000 && frozen > 10_000, "the dice reached the interesting states: {served} {frozen}");
 }
