@@ -11,6 +11,7 @@
 mod chain;
 pub mod function;
 pub mod ids;
+pub mod interpreter;
 pub mod invocation;
 pub mod limits;
 pub mod record;
@@ -27,6 +28,7 @@ pub use ids::{
     AccessKeyId, AccountId, CellId, Crc64, Digest, FunctionKey, FunctionName, InstanceId, InvalidId, Qualifier, RequestId,
     Revision, TriggerKey, TriggerName, VersionKey,
 };
+pub use interpreter::{Choice, Interpreter, InterpreterId, Interpreters, Standing, Version, Wanted};
 pub use invocation::{AttemptToken, ErrorType, FunctionError, Invocation, LogType, Origin};
 pub use limits::{InvalidField, Limits};
 pub use record::{Outcome, Phases, Record};

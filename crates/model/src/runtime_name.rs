@@ -48,6 +48,41 @@ impl Language {
         }
     }
 
+    /// Whether an interpreter of the machine runs it, rather than a program that comes with the code.
+    #[must_use]
+    pub fn has_interpreter(self) -> bool {
+        match self {
+            Self::Python | Self::Node | Self::Java | Self::Php => true,
+            Self::Go | Self::Provided | Self::Wasm | Self::Custom => false,
+        }
+    }
+
+    /// Its name as its makers write it.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Python => "Python",
+            Self::Node => "Node.js",
+            Self::Java => "Java",
+            Self::Php => "PHP",
+            Self::Go => "Go",
+            Self::Provided | Self::Custom => "a program of its own",
+            Self::Wasm => "WebAssembly",
+        }
+    }
+
+    /// How Debian installs its interpreter; empty where there is none to install.
+    #[must_use]
+    pub fn package(self) -> &'static str {
+        match self {
+            Self::Python => "apt-get install python3",
+            Self::Node => "apt-get install nodejs",
+            Self::Java => "apt-get install default-jre-headless",
+            Self::Php => "apt-get install php-cli",
+            Self::Go | Self::Provided | Self::Wasm | Self::Custom => "",
+        }
+    }
+
     /// How instances of this language are spoken with.
     #[must_use]
     pub fn protocol(self) -> Protocol {
@@ -105,9 +140,17 @@ impl Runtime {
     pub fn parse(text: &str) -> Result<Self, String> {
         match NAMES.iter().find(|(name, _)| *name == text) {
             Some((_, Some(_))) => Ok(Self(text.into())),
-            Some((_, None)) => Err(format!("runtime '{text}' is not supported by this platform yet; use one of {}", served())),
+            Some((_, None)) => Err(format!("runtime '{text}' {}; use one of {}", not_served(text), served())),
             None => Err(format!("runtime '{text}' is unknown; use one of {}", served())),
         }
+    }
+
+    /// Every name of the contract: the runtime, or why it is not served, to be read after the name.
+    pub fn all() -> impl Iterator<Item = (&'static str, Result<Self, String>)> {
+        NAMES.iter().map(|(name, language)| match language {
+            Some(_) => (*name, Ok(Self((*name).into()))),
+            None => (*name, Err(not_served(name).to_owned())),
+        })
     }
 
     /// The name as given.
@@ -132,6 +175,17 @@ impl Runtime {
             .iter()
             .find_map(|(name, language)| (*name == &*self.0).then_some(*language).flatten())
             .expect("parse accepts only names with a language")
+    }
+}
+
+/// Why a name of the contract is not served.
+fn not_served(name: &str) -> &'static str {
+    match name {
+        "python2.7" => "is not supported by this platform: Python 2 ended in 2020, and the oldest Python served is 3.8",
+        "dotnetcore2.1" | "dotnetcore3.1" => {
+            "is not supported by this platform: no .NET is served; publish a self-contained HTTP server and deploy it as custom.debian12"
+        }
+        _ => "is not supported by this platform yet",
     }
 }
 
