@@ -53,6 +53,8 @@ const STAGES: &[Stage] = &[
             "--test",
             "php",
             "--test",
+            "interpreters",
+            "--test",
             "elastic",
             "--test",
             "idle",

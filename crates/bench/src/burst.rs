@@ -57,7 +57,7 @@ async fn held(address: String, host: String, until: f64) -> Result<f64> {
 }
 
 fn held_function(platform: &Platform, name: &str) -> Result<Deployed> {
-    Deployed::new(&platform.api, "python3.10", ("index.py", HOLD), name, json!({"memorySize": 128, "timeout": 600}))
+    Deployed::new(&platform.api, "python3", ("index.py", HOLD), name, json!({"memorySize": 128, "timeout": 600}))
 }
 
 /// Instances of one account are capped by default; these measurements need more.

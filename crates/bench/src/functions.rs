@@ -26,7 +26,8 @@ pub(crate) struct Language {
 
 pub(crate) const PYTHON: Language = Language {
     name: "python",
-    runtime: "python3.10",
+    // The Python of the bare start beside it.
+    runtime: "python3",
     file: "index.py",
     code: "def handler(event, context):\n    return 'hello'\n",
     package: None,
