@@ -336,7 +336,9 @@ function patchOs() {
     const seen = cpus();
     if (seen.length > 0) return seen;
     const times = { user: 0, nice: 0, sys: 0, idle: 0, irq: 0 };
-    return Array.from({ length: os.availableParallelism() }, () => ({ model: 'unknown', speed: 0, times: { ...times } }));
+    // Node 16 has no other way to tell how many there are.
+    const length = os.availableParallelism ? os.availableParallelism() : 1;
+    return Array.from({ length }, () => ({ model: 'unknown', speed: 0, times: { ...times } }));
   };
   const interfaces = os.networkInterfaces;
   os.networkInterfaces = () => {

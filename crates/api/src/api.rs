@@ -20,6 +20,7 @@ use crate::calls::Calls;
 use crate::error::ApiError;
 use crate::query::Query;
 use crate::routes::{self, Found, Served};
+use crate::wire;
 
 /// Where packages are fetched by link, on the listener's own names.
 pub(crate) const CODE_PATH: &str = "/-/code/";
@@ -164,6 +165,7 @@ impl Api {
             Served::DescribeRegions => Ok(self.describe_regions()),
             Served::DunlinListLogs => self.list_logs(&asked).await,
             Served::DunlinListRecords => self.list_records(&asked).await,
+            Served::DunlinListRuntimes => Ok(json(&wire::runtimes(self.inner.control.interpreters()))),
         }
     }
 

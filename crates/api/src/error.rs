@@ -133,6 +133,7 @@ pub fn call_refusal(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::FunctionNotFound => (StatusCode::NOT_FOUND, "FunctionNotFound"),
         Refusal::VersionNotFound => (StatusCode::NOT_FOUND, "VersionNotFound"),
         Refusal::AliasNotFound => (StatusCode::NOT_FOUND, "AliasNotFound"),
+        Refusal::NoInterpreter(_) => (StatusCode::PRECONDITION_FAILED, "RuntimeNotInstalled"),
         Refusal::Throttled(throttled) if throttled.is_callers() => (StatusCode::TOO_MANY_REQUESTS, "ResourceExhausted"),
         Refusal::Throttled(_) => (StatusCode::SERVICE_UNAVAILABLE, "ResourceThrottled"),
         Refusal::PayloadTooLarge { .. } => (StatusCode::BAD_REQUEST, "EntityTooLarge"),

@@ -88,6 +88,7 @@ impl Api {
     }
 
     fn show(&self, asked: &Asked, function: &Function) -> Value {
-        wire::function(self.inner.control.region(), &asked.verified.scope, function)
+        let control = &self.inner.control;
+        wire::function(control.region(), &asked.verified.scope, function, control.interpreters())
     }
 }

@@ -1,9 +1,11 @@
-//! The platform's own operations: what functions printed, and the records of calls.
+//! The platform's own operations: what functions printed, the records of calls, and what serves each runtime.
 //!
 //! `GET /2023-03-30/dunlin/logs?functionName=&requestId=&since=&until=&contains=&limit=&follow=` answers
 //! `{"lines":[{"time","requestId"?,"instanceId","text"}]}`, oldest first; with `follow=true` the same lines as they come, one
 //! JSON object a line, until the client goes away. `GET /2023-03-30/dunlin/records?functionName=&requestId=&since=&until=
-//! &limit=&nextToken=` answers `{"records":[…],"nextToken"?}`, newest first.
+//! &limit=&nextToken=` answers `{"records":[…],"nextToken"?}`, newest first. `GET /2023-03-30/dunlin/runtimes` answers
+//! `{"runtimes":[{"runtime","language"?,"served":"exact|newer|older|own|missing","version"?,"program"?,"fix"?}],
+//! "interpreters":[{"language","program","standing":"usable|unfit|broken","version","why"}]}`.
 
 use std::collections::VecDeque;
 use std::future::Future;

@@ -56,6 +56,7 @@ pub enum Served {
     DescribeRegions,
     DunlinListLogs,
     DunlinListRecords,
+    DunlinListRuntimes,
 }
 
 const fn route(name: &'static str, method: &'static str, path: &'static str, need: Need, served: Option<Served>) -> Route {
@@ -146,6 +147,7 @@ pub const ROUTES: &[Route] = &[
     // The platform's own, for its command line and its console.
     route("DunlinListLogs", GET, "/dunlin/logs", Own, Some(Served::DunlinListLogs)),
     route("DunlinListRecords", GET, "/dunlin/records", Own, Some(Served::DunlinListRecords)),
+    route("DunlinListRuntimes", GET, "/dunlin/runtimes", Own, Some(Served::DunlinListRuntimes)),
 ];
 
 /// A row, and what stood for its `{…}` segments.

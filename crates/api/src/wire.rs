@@ -1,7 +1,7 @@
 //! What goes out, in the contract's spelling (section 4). Members that were never set are left out.
 
 use dunlin_control::Region;
-use dunlin_model::{AccountScope, Function, FunctionName, Trigger};
+use dunlin_model::{AccountScope, Choice, Function, FunctionName, Interpreter, Interpreters, Runtime, Standing, Trigger};
 use dunlin_pool::{InstanceInfo, InstanceState};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -16,7 +16,7 @@ fn arn(region: &str, scope: &AccountScope, function: &FunctionName) -> String {
 }
 
 /// A function, as every operation that answers with one shows it.
-pub(crate) fn function(region: &str, scope: &AccountScope, function: &Function) -> Value {
+pub(crate) fn function(region: &str, scope: &AccountScope, function: &Function, interpreters: &Interpreters) -> Value {
     let config = &function.config;
     let mut members = match serde_json::to_value(config) {
         Ok(Value::Object(members)) => members,
@@ -30,7 +30,14 @@ pub(crate) fn function(region: &str, scope: &AccountScope, function: &Function) 
     members.insert("codeSize".into(), function.code.size.into());
     members.insert("createdTime".into(), time(function.created).into());
     members.insert("lastModifiedTime".into(), time(function.modified).into());
+    // The contract has no member for it; of those that it has, this one is read by people only.
+    members.extend(state_reason(&config.runtime, interpreters).map(|reason| ("stateReason".to_owned(), reason.into())));
     Value::Object(members)
+}
+
+/// That something else serves the function than its runtime's name says, or nothing any more.
+fn state_reason(runtime: &Runtime, interpreters: &Interpreters) -> Option<String> {
+    interpreters.substitution(runtime).or_else(|| interpreters.missing(runtime))
 }
 
 /// The vendor's deployment tool clears a setting by sending it with nothing in it.
@@ -91,6 +98,52 @@ pub(crate) fn instance(instance: &InstanceInfo) -> Value {
 pub(crate) fn regions(regions: &[Region]) -> Value {
     let regions: Vec<Value> = regions.iter().map(|region| json!({ "RegionId": region.id, "LocalName": region.name })).collect();
     json!({ "Regions": { "Region": regions } })
+}
+
+/// Every runtime of the contract and what serves it here, and every interpreter that was found.
+pub(crate) fn runtimes(interpreters: &Interpreters) -> Value {
+    let runtimes: Vec<Value> = Runtime::all().map(|(name, runtime)| served(name, runtime, interpreters)).collect();
+    let found: Vec<Value> = interpreters.all().iter().map(interpreter).collect();
+    json!({ "runtimes": runtimes, "interpreters": found })
+}
+
+fn served(name: &str, runtime: Result<Runtime, String>, interpreters: &Interpreters) -> Value {
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(why) => return json!({ "runtime": name, "served": "missing", "fix": why }),
+    };
+    let choice = interpreters.choose_for(&runtime);
+    let served = match choice {
+        Choice::Exact(_) => "exact",
+        Choice::Newer(_) => "newer",
+        Choice::Older(_) => "older",
+        Choice::Missing => "missing",
+        Choice::NotNeeded => "own",
+    };
+    let mut shown = json!({ "runtime": name, "language": runtime.language(), "served": served });
+    if let Some(found) = choice.interpreter().and_then(|id| interpreters.get(id)) {
+        shown["version"] = found.usable().map(|version| version.to_string()).into();
+        shown["program"] = found.program.as_str().into();
+    }
+    if choice == Choice::Missing {
+        shown["fix"] = interpreters.how_to_get(runtime.language()).into();
+    }
+    shown
+}
+
+fn interpreter(found: &Interpreter) -> Value {
+    let (standing, version, why) = match &found.standing {
+        Standing::Usable { version } => ("usable", Some(version), None),
+        Standing::Unfit { version, why } => ("unfit", Some(version), Some(why)),
+        Standing::Broken { why } => ("broken", None, Some(why)),
+    };
+    json!({
+        "language": found.language,
+        "program": found.program,
+        "standing": standing,
+        "version": version.map(ToString::to_string),
+        "why": why,
+    })
 }
 
 /// A page: the items under their name, and the next page's token when there is one.

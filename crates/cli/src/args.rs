@@ -86,6 +86,11 @@ pub(crate) enum Command {
     Logs(Logs),
     /// One line for each call of a function: where it ran, how long, what it cost
     Records(Records),
+    /// Runtimes
+    Runtime {
+        #[command(subcommand)]
+        command: RuntimeCommand,
+    },
     /// Instances
     Instance {
         #[command(subcommand)]
@@ -118,9 +123,13 @@ pub(crate) struct Up {
     /// Let no function reach the internet, whatever its internetAccess says
     #[arg(long)]
     pub(crate) no_egress: bool,
-    /// A directory besides /usr that functions see, read-only, for interpreters that live elsewhere; may be given more than once
-    #[arg(long, value_name = "DIR")]
+    /// A Python, Node.js, Java or PHP to use rather than those found in the usual places: the program, or the directory it is
+    /// installed in, which functions see read-only; may be given more than once
+    #[arg(long = "interpreter", value_name = "PATH")]
     pub(crate) interpreters: Vec<PathBuf>,
+    /// Show functions all of /proc that concerns no process: the machine's memory, load, processors and kernel settings
+    #[arg(long)]
+    pub(crate) full_proc: bool,
     #[command(flatten)]
     pub(crate) capacity: Capacity,
 }
@@ -278,6 +287,12 @@ pub(crate) enum FunctionCommand {
         #[arg(short, long)]
         yes: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RuntimeCommand {
+    /// List every runtime and which interpreter serves it
+    Ls,
 }
 
 #[derive(Debug, Subcommand)]

@@ -31,6 +31,9 @@ pub(crate) fn run(client: &Client, output: &Output, deploy: &Deploy) -> Result<E
         None => create(client, &name, deploy, &package)?,
     };
     step.done();
+    if let Some(reason) = function["stateReason"].as_str() {
+        output.note(reason);
+    }
     let url = trigger(client, output, &name, deploy, verb == "created")?;
     if output.is_json() {
         function["urlInternet"] = url.map_or(Value::Null, Value::from);

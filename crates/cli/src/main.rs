@@ -20,12 +20,13 @@ mod output;
 mod package;
 mod platform;
 mod records;
+mod runtimes;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use crate::args::{Arguments, Command, FunctionCommand, InstanceCommand};
+use crate::args::{Arguments, Command, FunctionCommand, InstanceCommand, RuntimeCommand};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -74,6 +75,7 @@ fn run(arguments: Arguments, output: &Output) -> Result<ExitCode, Failure> {
         },
         Command::Logs(logs) => logs::run(&client()?, output, &logs),
         Command::Records(query) => records::run(&client()?, output, &query),
+        Command::Runtime { command: RuntimeCommand::Ls } => runtimes::list(&client()?, output),
         Command::Instance { command: InstanceCommand::Ls { name } } => functions::instances(&client()?, output, &name),
     }
 }

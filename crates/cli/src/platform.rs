@@ -18,6 +18,7 @@ pub(crate) fn up(up: Up, shared: &Shared) -> Result<ExitCode, Failure> {
         region: up.region,
         egress: !up.no_egress,
         interpreters: up.interpreters,
+        full_proc: up.full_proc,
         capacity: capacity(&up.capacity),
     };
     dunlin_server::up(&config).map_err(|error| Failure::of("cannot run the platform", &error).next("dunlin doctor"))

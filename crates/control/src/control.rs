@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_blobs::Blobs;
-use dunlin_model::{AccountScope, Function, FunctionKey, FunctionName, Limits, Qualifier, Revision};
+use dunlin_model::{AccountScope, Function, FunctionKey, FunctionName, Interpreters, Limits, Qualifier, Revision};
 use dunlin_sandbox::Sandboxes;
 use dunlin_store::{Store, Stored};
 use jiff::Timestamp;
@@ -25,6 +25,8 @@ pub struct Config {
     pub region: String,
     /// What is accepted.
     pub limits: Limits,
+    /// What functions are served by. Default: what a plain Debian has.
+    pub interpreters: Interpreters,
     /// How long a code link works. Default 10 minutes.
     pub link_lifetime: Duration,
     /// How long a package that no function uses any more is kept for calls that still run it. Default 10 minutes.
@@ -42,6 +44,7 @@ impl Config {
         Self {
             region: region.into(),
             limits: Limits::default(),
+            interpreters: Interpreters::usual(),
             link_lifetime: Duration::from_secs(600),
             package_grace: Duration::from_secs(600),
             reconcile_interval: Duration::from_secs(60),
@@ -105,6 +108,12 @@ impl Control {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.inner.config.limits
+    }
+
+    /// What functions are served by.
+    #[must_use]
+    pub fn interpreters(&self) -> &Interpreters {
+        &self.inner.config.interpreters
     }
 
     /// The name of the region.

@@ -67,6 +67,7 @@ impl Control {
         let limits = self.limits();
         let config = patch.create(limits)?;
         check_size(&config)?;
+        self.check_runtime(&config)?;
         let key = scope.function(config.function_name.clone());
         let exists = || Error::FunctionExists { name: key.name().clone() };
         let full = |limit| Error::LimitExceeded { what: "functions", limit };
@@ -137,6 +138,7 @@ impl Control {
         let limits = self.limits();
         let config = patch.apply(current.value.config.clone(), limits)?;
         check_size(&config)?;
+        self.check_runtime(&config)?;
         let held = match code {
             Some(code) => Some(self.inner.packages.admit(code).await?),
             None => None,
@@ -165,6 +167,15 @@ impl Control {
                     ReplaceError::Store(error) => error.into(),
                 })
             }
+        }
+    }
+
+    /// A function that nothing here can run is not taken.
+    fn check_runtime(&self, config: &FunctionConfig) -> Result<(), Error> {
+        let runtime = &config.runtime;
+        match self.interpreters().missing(runtime) {
+            Some(why) => Err(Error::invalid("runtime", format!("'{}' cannot be served: {why}", runtime.as_str()))),
+            None => Ok(()),
         }
     }
 

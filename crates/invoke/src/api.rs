@@ -1,7 +1,7 @@
 //! What [`crate::Invoker::call`] answers, and where it leaves its records.
 
 use dunlin_model::{Crc64, FunctionError, InstanceId, Outcome, Phases, Record};
-use dunlin_pool::Throttled;
+use dunlin_pool::{NoInterpreter, Throttled};
 use dunlin_runtime::Answer;
 
 /// Takes the one record every call leaves. Plugged in by the server; must not block.
@@ -43,6 +43,9 @@ pub enum Refusal {
     /// The qualifier is no number and no such alias exists.
     #[error("the alias does not exist")]
     AliasNotFound,
+    /// Its language has lost its interpreter since the function was created.
+    #[error(transparent)]
+    NoInterpreter(NoInterpreter),
     /// There is too much to do: a limit was met, or the platform has no room.
     #[error(transparent)]
     Throttled(Throttled),

@@ -159,18 +159,20 @@ impl Inner {
         let known = self.specs.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
         match known {
             Some((revision, spec)) if revision == stored.revision => Ok(spec),
-            _ => Ok(self.new_spec(key, stored)),
+            _ => self.new_spec(key, stored),
         }
     }
 
-    fn new_spec(&self, key: &FunctionKey, stored: &Stored<Function>) -> Arc<InstanceSpec> {
-        let spec = Arc::new(InstanceSpec::new(View::version_key(key, stored), Arc::new(stored.value.clone())));
+    fn new_spec(&self, key: &FunctionKey, stored: &Stored<Function>) -> Result<Arc<InstanceSpec>, Refusal> {
+        let (key_of_version, function) = (View::version_key(key, stored), Arc::new(stored.value.clone()));
+        let spec = InstanceSpec::new(key_of_version, function, self.pool.interpreters()).map_err(Refusal::NoInterpreter)?;
+        let spec = Arc::new(spec);
         let mut specs = self.specs.write().unwrap_or_else(PoisonError::into_inner);
         if specs.len() >= SPECS_MAX {
             specs.clear();
         }
         specs.insert(key.clone(), (stored.revision, Arc::clone(&spec)));
-        spec
+        Ok(spec)
     }
 }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_model::{Function, InstanceId, Phases, VersionKey};
+use dunlin_model::{Function, InstanceId, Interpreters, Phases, VersionKey};
 use dunlin_runtime::StartError;
 use jiff::Timestamp;
 
-use crate::class::Class;
+use crate::class::{Class, NoInterpreter};
 use crate::engine::Demand;
 use crate::throttle::Throttled;
 
@@ -16,6 +16,8 @@ use crate::throttle::Throttled;
 pub struct Config {
     /// The region that functions are told.
     pub region: String,
+    /// What functions are served by. Default: what a plain Debian has.
+    pub interpreters: Interpreters,
     /// Most instances of one account at a time. Default 300, the contract's.
     pub instances_per_account_max: usize,
     /// Most instances of one function at a time, where nothing else was said of it. Default: its account's.
@@ -56,6 +58,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             region: "cn-hangzhou".to_owned(),
+            interpreters: Interpreters::usual(),
             instances_per_account_max: 300,
             instances_per_function_max: None,
             memory_bytes_max: crate::service::machine_memory_bytes() / 4 * 3,
@@ -86,18 +89,20 @@ pub struct InstanceSpec {
 
 impl InstanceSpec {
     /// Instances of `function`, interchangeable exactly when their `key` is equal.
-    #[must_use]
-    pub fn new(key: VersionKey, function: Arc<Function>) -> Self {
+    ///
+    /// # Errors
+    /// When none of `interpreters` serves it.
+    pub fn new(key: VersionKey, function: Arc<Function>, interpreters: &Interpreters) -> Result<Self, NoInterpreter> {
         let qualifier = key.version.to_string();
         let config = &function.config;
         let demand = Demand {
-            class: Class::of(config),
+            class: Class::of(config, interpreters)?,
             concurrency: config.concurrency_in_force(),
             idle: config.idle_timeout.and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs),
             memory_bytes: u64::try_from(config.memory_size).unwrap_or(0) << 20,
             key,
         };
-        Self { demand: Arc::new(demand), function, qualifier }
+        Ok(Self { demand: Arc::new(demand), function, qualifier })
     }
 
     /// What instances are bound to.

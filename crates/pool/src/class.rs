@@ -1,18 +1,20 @@
 //! Kinds of cells that are interchangeable before they are bound.
 
-use dunlin_model::{FunctionConfig, Language};
+use dunlin_model::{FunctionConfig, InterpreterId, Interpreters, Language, Runtime};
 use dunlin_runtime::BootPlan;
 use dunlin_sandbox::{CellKind, Net};
 
 /// What a cell runs before it knows its function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Program {
-    /// A fork of the Python zygote.
-    Python,
+    /// A fork of this Python's zygote.
+    Python(InterpreterId),
     /// A bootstrap that is started ahead of need. One whose heap is fixed when it boots is pooled by memory class.
     Bootstrap {
         /// Which one.
         language: Language,
+        /// What it runs in.
+        interpreter: InterpreterId,
         /// The class in MB; see [`class_mb`]. 0 where it does not matter.
         memory_mb: u32,
     },
@@ -27,6 +29,16 @@ pub struct Class {
     pub program: Program,
     /// What it can reach.
     pub net: Net,
+}
+
+/// No interpreter of this machine serves a function.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("runtime '{}' cannot be served: {why}", runtime.as_str())]
+pub struct NoInterpreter {
+    /// What the function asks for.
+    pub runtime: Runtime,
+    /// What is missing, and the fix.
+    pub why: String,
 }
 
 /// The smallest memory class.
@@ -60,36 +72,47 @@ impl PartialOrd for Class {
 
 impl Class {
     /// The class that a function's instances are made from.
-    #[must_use]
-    pub fn of(config: &FunctionConfig) -> Self {
+    ///
+    /// # Errors
+    /// When none of `interpreters` serves the function's runtime; then what to do about it.
+    pub fn of(config: &FunctionConfig, interpreters: &Interpreters) -> Result<Self, NoInterpreter> {
+        let runtime = &config.runtime;
         let memory_mb = class_mb(u32::try_from(config.memory_size).unwrap_or(0));
-        let program = match config.runtime.language() {
-            Language::Python => Program::Python,
-            language @ Language::Node => Program::Bootstrap { language, memory_mb },
+        let chosen = || {
+            let chosen = interpreters.choose_for(runtime).interpreter();
+            chosen.ok_or_else(|| NoInterpreter { runtime: runtime.clone(), why: interpreters.how_to_get(runtime.language()) })
+        };
+        let program = match runtime.language() {
+            Language::Python => Program::Python(chosen()?),
+            language @ Language::Node => Program::Bootstrap { language, interpreter: chosen()?, memory_mb },
             // One class, but for functions whose memory its heap would not fill.
-            language @ Language::Java if memory_mb > 2048 => Program::Bootstrap { language, memory_mb },
-            language @ (Language::Java | Language::Php) => Program::Bootstrap { language, memory_mb: 0 },
+            language @ Language::Java if memory_mb > 2048 => Program::Bootstrap { language, interpreter: chosen()?, memory_mb },
+            language @ (Language::Java | Language::Php) => Program::Bootstrap { language, interpreter: chosen()?, memory_mb: 0 },
             Language::Go | Language::Provided | Language::Wasm | Language::Custom => Program::Launcher,
         };
         let net = if config.internet_access { Net::Internet } else { Net::Loopback };
-        Self { program, net }
+        Ok(Self { program, net })
     }
 
     /// What to ask the sandbox for.
     #[must_use]
     pub fn cell_kind(self) -> CellKind {
         match self.program {
-            Program::Python => CellKind::Python,
+            Program::Python(interpreter) => CellKind::Python(interpreter),
             Program::Bootstrap { .. } | Program::Launcher => CellKind::Launcher,
         }
     }
 
     /// How the cell is brought to the point where it can be bound.
     #[must_use]
-    pub fn boot_plan(self) -> BootPlan {
+    pub(crate) fn boot_plan(self, interpreters: &Interpreters) -> BootPlan {
         match self.program {
-            Program::Python => BootPlan::Zygote,
-            Program::Bootstrap { language, memory_mb } => BootPlan::Bootstrap { language, memory_mb },
+            Program::Python(_) => BootPlan::Zygote,
+            Program::Bootstrap { language, interpreter, memory_mb } => {
+                // A class is made out of these interpreters; one that is not among them does not start.
+                let program = interpreters.get(interpreter).map_or("", |found| found.program.as_str()).into();
+                BootPlan::Bootstrap { language, program, memory_mb }
+            }
             Program::Launcher => BootPlan::Custom,
         }
     }
@@ -99,7 +122,7 @@ impl Class {
     pub fn stock_min(self) -> usize {
         match self.program {
             // A Java that has just booted still rehearses, and a call that comes in between pays for it.
-            Program::Python | Program::Bootstrap { language: Language::Java, .. } => 2,
+            Program::Python(_) | Program::Bootstrap { language: Language::Java, .. } => 2,
             Program::Bootstrap { .. } | Program::Launcher => 1,
         }
     }
@@ -108,7 +131,7 @@ impl Class {
     #[must_use]
     pub fn stock_max(self) -> usize {
         match self.program {
-            Program::Python => 16,
+            Program::Python(_) => 16,
             Program::Bootstrap { language: Language::Java, .. } => 4,
             Program::Bootstrap { .. } => 6,
             Program::Launcher => 8,
@@ -119,7 +142,7 @@ impl Class {
     #[must_use]
     pub fn waiting_bytes(self) -> u64 {
         match self.program {
-            Program::Python => 2 << 20,
+            Program::Python(_) => 2 << 20,
             Program::Bootstrap { language: Language::Java, .. } => 16 << 20,
             Program::Bootstrap { .. } => 8 << 20,
             Program::Launcher => 1 << 20,
@@ -130,7 +153,7 @@ impl Class {
     #[must_use]
     pub(crate) fn make_seconds(self) -> f64 {
         match self.program {
-            Program::Python => 0.004,
+            Program::Python(_) => 0.004,
             Program::Bootstrap { language: Language::Java, .. } => 0.25,
             Program::Bootstrap { .. } => 0.09,
             Program::Launcher => 0.002,
@@ -141,7 +164,7 @@ impl Class {
     #[must_use]
     pub fn instance_bytes(self) -> u64 {
         match self.program {
-            Program::Python => 12 << 20,
+            Program::Python(_) => 12 << 20,
             Program::Bootstrap { .. } => 48 << 20,
             Program::Launcher => 32 << 20,
         }

@@ -43,7 +43,7 @@ mod worker;
 pub use api::{
     Config, InstanceInfo, InstanceSpec, InstanceState, LeaseError, Observer, Refusals, Seen, StartFailure, StartOutput, Stats,
 };
-pub use class::{Class, Program};
+pub use class::{Class, NoInterpreter, Program};
 pub use lease::Lease;
 pub use service::Pool;
 pub use throttle::{Limit, Room, Throttled};

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
-use dunlin_model::{FunctionConfig, FunctionKey, InstanceId, Phases, RequestId};
+use dunlin_model::{FunctionConfig, FunctionKey, InstanceId, Interpreters, Phases, RequestId};
 use dunlin_sandbox::Sandboxes;
 use jiff::Timestamp;
 use tokio::runtime::Handle;
@@ -211,9 +211,18 @@ impl Pool {
         }
     }
 
-    /// Says that a function of this configuration exists, so that a cell waits for its first call.
+    /// Says that a function of this configuration exists, so that a cell waits for its first call. Nothing waits for one
+    /// that has no interpreter.
     pub fn expect(&self, config: &FunctionConfig) {
-        self.inner.feed(Event::Expect { class: Class::of(config) });
+        if let Ok(class) = Class::of(config, self.interpreters()) {
+            self.inner.feed(Event::Expect { class });
+        }
+    }
+
+    /// What functions are served by.
+    #[must_use]
+    pub fn interpreters(&self) -> &Interpreters {
+        &self.inner.config.interpreters
     }
 
     /// The function's instances, oldest first.

@@ -43,7 +43,7 @@ pub(crate) async fn make(pool: &Inner, class: Class) -> Result<Arc<dyn Worker>, 
     })?;
     let id = cell.id;
     let deadline = Instant::now() + pool.config.make_timeout;
-    match pool.boot.boot(cell, class.boot_plan(), deadline).await {
+    match pool.boot.boot(cell, class.boot_plan(&pool.config.interpreters), deadline).await {
         Ok(worker) => Ok(worker),
         Err(error) => {
             let text = dunlin_model::chain(&error);

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dunlin_model::{AccountId, FunctionKey, RequestId, Revision, VersionKey};
+use dunlin_model::{AccountId, FunctionKey, Interpreters, RequestId, Revision, VersionKey};
 use dunlin_pool::testing::{Script, function, no_logs};
 use dunlin_pool::{Config, InstanceSpec, InstanceState, LeaseError, Pool, Throttled};
 use dunlin_runtime::{CallError, StartError};
@@ -32,7 +32,7 @@ fn spec(name: &str, revision: u64, more: &str) -> Arc<InstanceSpec> {
     let key = FunctionKey::from_stored(account, name.parse().expect("a name"));
     let json = format!(r#"{{"functionName":"{name}","runtime":"python3.10","handler":"index.handler"{more}}}"#);
     let key = VersionKey { function: key, version: "LATEST".into(), revision: Revision(revision) };
-    Arc::new(InstanceSpec::new(key, Arc::new(function(&json))))
+    Arc::new(InstanceSpec::new(key, Arc::new(function(&json)), &Interpreters::usual()).expect("Python serves it"))
 }
 
 impl Bench {

@@ -143,6 +143,15 @@ pub(crate) fn hook_handler(hook: &LifecycleHook) -> Option<&str> {
     hook.handler.as_deref().filter(|handler| !handler.is_empty())
 }
 
+/// Where the interpreter that runs the function is found by name as well, ahead of the system's.
+fn own_programs(config: &FunctionConfig) -> String {
+    if config.runtime.language().has_interpreter() {
+        format!("/var/fc/lang/{}/bin:", config.runtime.as_str())
+    } else {
+        String::new()
+    }
+}
+
 /// Everything in an instance's environment, by name (contract section 6.1). The user's own variables win over ours,
 /// except over `FC_…`, which always say the truth.
 pub(crate) fn environment(spec: &LoadSpec) -> BTreeMap<&str, String> {
@@ -150,7 +159,7 @@ pub(crate) fn environment(spec: &LoadSpec) -> BTreeMap<&str, String> {
     let mut env = BTreeMap::from([
         ("HOME", "/tmp".to_owned()),
         ("LANG", "C.UTF-8".to_owned()),
-        ("PATH", format!("/code:/code/bin:/opt:/opt/bin:{SYSTEM_PATH}")),
+        ("PATH", format!("/code:/code/bin:/opt:/opt/bin:{}{SYSTEM_PATH}", own_programs(config))),
         ("LD_LIBRARY_PATH", LIBRARY_PATH.to_owned()),
     ]);
     if config.runtime.language() == Language::Python {

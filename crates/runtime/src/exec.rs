@@ -30,15 +30,15 @@ impl ExecFailure {
     }
 }
 
-/// The bootstrap of a language that is spoken with in frames and does not come out of a zygote.
+/// The bootstrap of a language that is spoken with in frames and does not come out of a zygote, run by `interpreter`.
 ///
 /// # Panics
 /// For a language without such a bootstrap; `pool`'s classes name none.
-pub(crate) fn bootstrap(language: Language, memory_mb: u32) -> Program {
+pub(crate) fn bootstrap(language: Language, interpreter: &str, memory_mb: u32) -> Program {
     match language {
-        Language::Node => node(memory_mb),
-        Language::Java => java(memory_mb),
-        Language::Php => php(),
+        Language::Node => node(interpreter, memory_mb),
+        Language::Java => java(interpreter, memory_mb),
+        Language::Php => php(interpreter),
         other => unreachable!("{other:?} has no bootstrap to start"),
     }
 }
@@ -48,13 +48,13 @@ pub(crate) fn bootstrap(language: Language, memory_mb: u32) -> Program {
 /// The limit is fixed when Node starts, before anybody knows which function it will serve; V8 without one sizes its
 /// heap by the machine and is killed for garbage it would have collected. Nothing of the platform's environment goes
 /// in: `NODE_EXTRA_CA_CERTS` alone would triple the time to start.
-fn node(memory_mb: u32) -> Program {
+fn node(interpreter: &str, memory_mb: u32) -> Program {
     // Node itself takes about 45 MB, which weighs most in the small classes.
     let old_space_mb = (memory_mb * 3 / 4).min(memory_mb.saturating_sub(48)).max(64);
     let old_space = format!("--max-old-space-size={old_space_mb}");
     program(
         "/",
-        &["node", &old_space, "/rt/node/bootstrap.js"],
+        &[interpreter, &old_space, "/rt/node/bootstrap.js"],
         [
             ("HOME".to_owned(), "/tmp".to_owned()),
             ("LANG".to_owned(), "C.UTF-8".to_owned()),
@@ -92,9 +92,10 @@ const JAVA_FLAGS: [&str; 14] = [
 /// The largest heap is fixed at the start, as Node's is, but a small heap inside a large limit collects its garbage all
 /// the same: one class serves all functions of up to 2 GB, and one that keeps more than its memory is ended by its
 /// cgroup, which says why. Only above does `memory_mb` matter.
-fn java(memory_mb: u32) -> Program {
+fn java(interpreter: &str, memory_mb: u32) -> Program {
     let heap = format!("-Xmx{}m", (memory_mb / 4 * 3).max(2048));
-    let arguments: Vec<&str> = ["java"].into_iter().chain(JAVA_FLAGS).chain([&*heap, "-jar", "/rt/java/dunlin.jar"]).collect();
+    let arguments: Vec<&str> =
+        [interpreter].into_iter().chain(JAVA_FLAGS).chain([&*heap, "-jar", "/rt/java/dunlin.jar"]).collect();
     let own = [
         ("HOME", "/tmp"),
         ("LANG", "C.UTF-8"),
@@ -111,10 +112,10 @@ fn java(memory_mb: u32) -> Program {
 /// PHP's bootstrap. Its settings are a file of ours, and its extensions those that the machine has for the command line.
 ///
 /// It has no heap of its own to size: what it keeps beyond an instance's memory is ended by the cgroup, which says why.
-fn php() -> Program {
+fn php(interpreter: &str) -> Program {
     let own = [("HOME", "/tmp"), ("LANG", "C.UTF-8"), ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")];
     let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    program("/", &["php", "-c", "/rt/php/php.ini", "/rt/php/bootstrap.php"], own)
+    program("/", &[interpreter, "-c", "/rt/php/php.ini", "/rt/php/bootstrap.php"], own)
 }
 
 /// The user's own server: `command` and `args`, or `/code/bootstrap` (contract section 8.1).
@@ -176,16 +177,16 @@ mod tests {
 
     #[test]
     fn node_gets_a_heap_below_its_memory_class_and_no_other_environment() {
-        let text = |memory| String::from_utf8(node(memory).head).unwrap().replace('\0', " ");
-        assert_eq!(text(128), "/ node --max-old-space-size=80 /rt/node/bootstrap.js ");
-        assert_eq!(text(1024), "/ node --max-old-space-size=768 /rt/node/bootstrap.js ");
-        assert_eq!(node(128).body.split(|byte| *byte == 0).count(), 4);
+        let text = |memory| String::from_utf8(node("/usr/bin/node", memory).head).unwrap().replace('\0', " ");
+        assert_eq!(text(128), "/ /usr/bin/node --max-old-space-size=80 /rt/node/bootstrap.js ");
+        assert_eq!(text(1024), "/ /usr/bin/node --max-old-space-size=768 /rt/node/bootstrap.js ");
+        assert_eq!(node("node", 128).body.split(|byte| *byte == 0).count(), 4);
     }
 
     #[test]
     fn java_has_one_heap_for_all_but_the_largest_functions() {
-        let text = |memory| String::from_utf8(java(memory).head).unwrap().replace('\0', " ");
-        assert!(text(0).starts_with("/code java -XX:") && text(0).ends_with(" -Xmx2048m -jar /rt/java/dunlin.jar "));
+        let text = |memory| String::from_utf8(java("/usr/bin/java", memory).head).unwrap().replace('\0', " ");
+        assert!(text(0).starts_with("/code /usr/bin/java -XX:") && text(0).ends_with(" -Xmx2048m -jar /rt/java/dunlin.jar "));
         assert!(text(8192).contains(" -Xmx6144m "));
     }
 

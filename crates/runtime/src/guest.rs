@@ -35,7 +35,7 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 pub(crate) const END_GRACE: Duration = Duration::from_secs(2);
 
 /// What follows the making of a cell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum BootPlan {
     /// Forked from the Python zygote: it says `Ready` by itself.
     Zygote,
@@ -43,6 +43,8 @@ pub enum BootPlan {
     Bootstrap {
         /// Which one.
         language: Language,
+        /// The interpreter it runs in.
+        program: Box<str>,
         /// The memory class in MB, for a heap that is fixed at boot; 0 where it does not matter.
         memory_mb: u32,
     },
@@ -113,8 +115,8 @@ impl Guest {
             match plan {
                 BootPlan::Custom => return Ok(Greeting::Ready),
                 BootPlan::Zygote => {}
-                BootPlan::Bootstrap { language, memory_mb } => {
-                    let program = exec::bootstrap(language, memory_mb);
+                BootPlan::Bootstrap { language, program, memory_mb } => {
+                    let program = exec::bootstrap(language, &program, memory_mb);
                     guest.channel.exec(true, &program.head, &program.body).await?;
                 }
             }

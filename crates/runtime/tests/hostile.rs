@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dunlin_model::{
-    AccountId, CellId, CodePackage, Crc64, Digest, Function, FunctionConfig, FunctionKey, InstanceId, RequestId, Revision,
-    VersionKey,
+    AccountId, CellId, CodePackage, Crc64, Digest, Function, FunctionConfig, FunctionKey, InstanceId, InterpreterId, RequestId,
+    Revision, VersionKey,
 };
 use dunlin_runtime::{
     Answer, Answered, BootError, BootPlan, CallContext, CallError, Guest, LoadSpec, LogLine, LogSink, Payload, StartError,
@@ -134,7 +134,7 @@ async fn loaded(script: impl FnOnce(Wire) + Send + 'static) -> Rig {
 /// The same for a guest that takes several calls at a time.
 async fn loaded_for(concurrency: u32, script: impl FnOnce(Wire) + Send + 'static) -> Rig {
     let (fake, mut insides) = Fake::new();
-    let cell = fake.make(CellKind::Python, Net::Loopback).await.unwrap();
+    let cell = fake.make(CellKind::Python(InterpreterId(0)), Net::Loopback).await.unwrap();
     let Inside { id, channel, log, .. } = insides.recv().await.unwrap();
     std::thread::spawn(move || {
         let mut wire = Wire { channel, log };
@@ -533,7 +533,7 @@ async fn a_flood_of_output_blocks_nobody_and_is_counted() {
 async fn a_boot_without_ready_is_told_apart() {
     let boot = |script: fn(Wire)| async move {
         let (fake, mut insides) = Fake::new();
-        let cell = fake.make(CellKind::Python, Net::Loopback).await.unwrap();
+        let cell = fake.make(CellKind::Python(InterpreterId(0)), Net::Loopback).await.unwrap();
         let Inside { id, channel, log, .. } = insides.recv().await.unwrap();
         let thread = std::thread::spawn(move || script(Wire { channel, log }));
         let dies = tokio::task::spawn_blocking(move || {

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_model::RequestId;
+use dunlin_model::{InterpreterId, RequestId};
 use dunlin_runtime::{BootPlan, CallContext, Guest, Payload};
 use dunlin_sandbox::testing::Fake;
 use dunlin_sandbox::{CellKind, Net, Sandboxes};
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_warm_call_costs_little_more_than_two_switches() {
     let (fake, mut insides) = Fake::new();
-    let cell = fake.make(CellKind::Python, Net::Loopback).await.unwrap();
+    let cell = fake.make(CellKind::Python(InterpreterId(0)), Net::Loopback).await.unwrap();
     let mut inside = insides.recv().await.unwrap();
     std::thread::spawn(move || {
         let mut ready = vec![16, 0, 0, 0];

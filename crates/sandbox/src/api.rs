@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use async_trait::async_trait;
-use dunlin_model::{CellId, Digest};
+use dunlin_model::{CellId, Digest, InterpreterId};
 use tokio::sync::watch;
 
 use crate::Usage;
@@ -48,8 +48,8 @@ pub trait Sandboxes: Send + Sync + 'static {
 pub enum CellKind {
     /// Waits for one `Exec` frame and becomes that program.
     Launcher,
-    /// A fork of the Python zygote: the interpreter and its bootstrap, which send `Ready` and wait for `Load`.
-    Python,
+    /// A fork of a zygote of this Python: the interpreter and its bootstrap, which send `Ready` and wait for `Load`.
+    Python(InterpreterId),
 }
 
 /// What a cell can reach.
@@ -169,11 +169,13 @@ pub enum Step {
     Kill = 10,
     /// Giving the unpacked tree its owner, its modes and its name.
     Publish = 11,
+    /// Starting an interpreter's zygote.
+    Interpreter = 12,
 }
 
 impl Step {
     /// All steps, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Cgroup,
         Self::Net,
         Self::Uid,
@@ -185,6 +187,7 @@ impl Step {
         Self::Mount,
         Self::Kill,
         Self::Publish,
+        Self::Interpreter,
     ];
 }
 
@@ -202,6 +205,7 @@ impl fmt::Display for Step {
             Self::Mount => "mount into the cell",
             Self::Kill => "kill the cell",
             Self::Publish => "publish the unpacked tree",
+            Self::Interpreter => "start the interpreter",
         })
     }
 }

@@ -6,13 +6,13 @@
 //! That cells really get past another firewall of this host is tried when the platform starts, and only guessed here.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 
-use dunlin_walls::probe::Standing;
+use dunlin_model::{Interpreters, Language, Standing};
 use dunlin_walls::{Wall, probe};
 
 use crate::cgroup;
+use crate::interpreters::Search;
 use crate::net::firewall::nft;
 use crate::net::try_rules;
 
@@ -77,9 +77,9 @@ fn walls() -> Vec<Check> {
     let check = |finding: probe::Finding| Check {
         name: wall_name(finding.wall),
         state: match finding.standing {
-            Standing::Ok => State::Ok,
-            Standing::Degraded => State::Degraded,
-            Standing::Missing => State::Missing,
+            probe::Standing::Ok => State::Ok,
+            probe::Standing::Degraded => State::Degraded,
+            probe::Standing::Missing => State::Missing,
         },
         detail: finding.seen,
         fix: Some(finding.fix).filter(|fix| !fix.is_empty()),
@@ -211,41 +211,37 @@ fn dropping_chains(listed: &str) -> Vec<Chain> {
 }
 
 fn interpreters() -> Vec<Check> {
-    let served = [
-        ("python3", "--version", "Python", "python3"),
-        ("node", "--version", "Node.js", "nodejs"),
-        ("java", "-version", "Java", "default-jre-headless"),
-        ("php", "--version", "PHP", "php-cli"),
-    ];
-    let mut checks = Vec::new();
-    for (program, argument, language, package) in served {
-        checks.push(match version_of(program, argument) {
-            Some((path, version)) => Check::ok(program, format!("{version} ({})", path.display())),
-            None => Check::degraded(
-                program,
-                "not found under /usr",
-                format!("apt-get install {package}; functions in {language} do not start until then"),
-            ),
-        });
+    match Search::of_host(Vec::new()).run() {
+        Ok(found) => [("python3", Language::Python), ("node", Language::Node), ("java", Language::Java), ("php", Language::Php)]
+            .map(|(name, language)| interpreter(name, language, &found))
+            .into(),
+        Err(error) => vec![Check::degraded("interpreters", error.to_string(), "name another one")],
     }
-    // For custom runtimes and builds; nothing of the platform's own waits for them.
-    let go = version_of("go", "version");
-    let detail = go.map_or("not installed".to_owned(), |(path, version)| format!("{version} ({})", path.display()));
-    checks.push(Check::ok("go", detail));
-    checks
 }
 
-/// Where `program` is, as guests see it, and the first line of what it says about itself.
-fn version_of(program: &str, argument: &str) -> Option<(PathBuf, String)> {
-    let places = ["/usr/bin", "/usr/local/bin", "/usr/local/go/bin"];
-    let path = places.iter().map(|dir| Path::new(dir).join(program)).find(|path| path.is_file())?;
-    let mut command = Command::new(&path);
-    command.arg(argument).env_clear().env("HOME", "/nonexistent").env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
-    let output = command.output().ok()?;
-    // Java says it on stderr.
-    let said = if output.stdout.is_empty() { output.stderr } else { output.stdout };
-    let line = String::from_utf8_lossy(&said).lines().next().unwrap_or_default().trim().to_owned();
-    output.status.success().then_some((path, line))
+/// What serves one language, and what was found and does not.
+fn interpreter(name: &'static str, language: Language, found: &Interpreters) -> Check {
+    let usable: Vec<String> =
+        found.usable(language).map(|(_, found, version)| format!("{version} ({})", found.program)).collect();
+    if usable.is_empty() {
+        let fix = format!("{}; functions in {} are refused until then", language.package(), language.title());
+        return Check::degraded(name, found.how_to_get(language), fix);
+    }
+    let others = found.all().iter().filter(|other| other.language == language);
+    let (mut passed_over, mut broken) = (String::new(), Vec::new());
+    for other in others {
+        match &other.standing {
+            Standing::Usable { .. } => {}
+            Standing::Unfit { why, .. } => passed_over.push_str(&format!("; not {}, which {why}", other.program)),
+            Standing::Broken { why } => broken.push(format!("{} {why}", other.program)),
+        }
+    }
+    let detail = format!("{}{passed_over}", usable.join(", "));
+    if broken.is_empty() {
+        Check::ok(name, detail)
+    } else {
+        Check::degraded(name, format!("{detail}; broken: {}", broken.join("; ")), "repair or remove what is broken")
+    }
 }
 
 fn descriptors() -> Check {

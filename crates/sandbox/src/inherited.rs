@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use dunlin_model::Interpreters;
 use serde::{Deserialize, Serialize};
 
 use crate::net::dns::DnsSockets;
@@ -26,6 +27,8 @@ pub struct BootFacts {
     pub installation: String,
     /// The root key.
     pub root: Credentials,
+    /// What functions are served by.
+    pub interpreters: Interpreters,
     pub(crate) listeners: usize,
     pub(crate) dns: bool,
 }

@@ -29,6 +29,7 @@ mod credentials;
 pub mod doctor;
 mod inherited;
 pub mod installation;
+pub mod interpreters;
 pub mod net;
 mod protocol;
 mod report;

@@ -1,13 +1,13 @@
 //! What the server and the supervisor say to each other.
 //!
 //! Each message is one packet of a fixed layout, little-endian, some with descriptors. Requests carry an id that their
-//! answer repeats, so that many are in flight. A request names cells by number and packages by digest; it can name
-//! neither a path nor a uid. The supervisor takes every byte for hostile: a packet that does not decode, or that
+//! answer repeats, so that many are in flight. A request names cells and interpreters by number and packages by digest; it
+//! can name neither a path nor a uid. The supervisor takes every byte for hostile: a packet that does not decode, or that
 //! brings other descriptors than its kind does, ends the session.
 
 use std::io;
 
-use dunlin_model::{CellId, Digest};
+use dunlin_model::{CellId, Digest, InterpreterId};
 
 use crate::{Bind, CellKind, Ended, Exit, Net, Step, UnpackLimits};
 
@@ -119,10 +119,11 @@ impl Request {
         out.u8(kind).u64(self.id);
         match &self.ask {
             Ask::Make { kind, net } => {
-                out.u8(match kind {
-                    CellKind::Launcher => 1,
-                    CellKind::Python => 2,
-                });
+                let (kind, interpreter) = match kind {
+                    CellKind::Launcher => (1, 0),
+                    CellKind::Python(interpreter) => (2, interpreter.0),
+                };
+                out.u8(kind).rest(&interpreter.to_le_bytes());
                 out.u8(match net {
                     Net::Loopback => 1,
                     Net::Internet => 2,
@@ -157,9 +158,9 @@ impl Request {
         let id = from.u64()?;
         let ask = match kind {
             1 => Ask::Make {
-                kind: match from.u8()? {
-                    1 => CellKind::Launcher,
-                    2 => CellKind::Python,
+                kind: match (from.u8()?, from.take().map(u16::from_le_bytes)?) {
+                    (1, 0) => CellKind::Launcher,
+                    (2, interpreter) => CellKind::Python(InterpreterId(interpreter)),
                     _ => return Err(Garbage),
                 },
                 net: match from.u8()? {
@@ -375,7 +376,8 @@ mod tests {
         let bind = Bind { code: Some(package), memory_bytes: 1 << 40, cpu_millis: 500, pids: 64, tmp_bytes: 3 };
         let asks = [
             Ask::Make { kind: CellKind::Launcher, net: Net::Internet },
-            Ask::Make { kind: CellKind::Python, net: Net::Loopback },
+            Ask::Make { kind: CellKind::Python(InterpreterId(0)), net: Net::Loopback },
+            Ask::Make { kind: CellKind::Python(InterpreterId(u16::MAX)), net: Net::Loopback },
             Ask::Bind { cell, bind: Bind { code: None, ..bind } },
             Ask::Bind { cell, bind },
             Ask::SetCpu { cell, cpu_millis: 1 },

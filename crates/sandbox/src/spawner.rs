@@ -25,11 +25,12 @@ const OUT: &str = "/w/out";
 /// What the supervisor tells a spawner on its standard input.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Boot {
-    /// Whether it becomes the Python zygote.
-    pub(crate) zygote: bool,
+    /// The Python it becomes the zygote of, if it does.
+    pub(crate) zygote: Option<String>,
     pub(crate) mount_point: PathBuf,
     pub(crate) assets: PathBuf,
     pub(crate) read_only: Vec<PathBuf>,
+    pub(crate) links: Vec<(PathBuf, PathBuf)>,
 }
 
 /// Everything an unpacker has.
@@ -57,6 +58,14 @@ pub enum SpawnerError {
     /// The guests' root could not be built.
     #[error("cannot build the guests' root")]
     Root(#[from] walls::root::RootError),
+    /// The zygote's interpreter could not be started.
+    #[error("cannot start {program}")]
+    Python {
+        /// Which one.
+        program: String,
+        /// The cause.
+        source: io::Error,
+    },
     /// A step failed.
     #[error("cannot {what}")]
     Io {
@@ -78,10 +87,11 @@ pub fn run(unpack: impl FnOnce(UnpackJob) -> ExitCode) -> Result<ExitCode, Spawn
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let host_proc = rustix::fs::open(c"/proc", flags, Mode::empty())
         .map_err(|error| SpawnerError::Io { what: "open /proc", source: error.into() })?;
-    walls::prepare_root(&walls::RootSpec { mount_point: boot.mount_point, assets: boot.assets, read_only: boot.read_only })?;
-    if boot.zygote {
-        let source = zygote::become_python(socket, host_proc);
-        return Err(SpawnerError::Io { what: "start Python", source });
+    let Boot { zygote, mount_point, assets, read_only, links } = boot;
+    walls::prepare_root(&walls::RootSpec { mount_point, assets, read_only, links })?;
+    if let Some(python) = zygote {
+        let source = zygote::become_python(&python, socket, host_proc);
+        return Err(SpawnerError::Python { program: python, source });
     }
     match walls::serve(socket, host_proc).kind {
         walls::CellKind::Launcher => walls::launcher::run(),

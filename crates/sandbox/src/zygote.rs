@@ -7,18 +7,17 @@ use std::process::Command;
 
 use rustix::io::FdFlags;
 
-/// Where guests' roots have Python, and its zygote.
-const PYTHON: &str = "/usr/bin/python3";
+/// Where guests' roots have the zygote's code.
 const ZYGOTE: &str = "/rt/python/zygote.py";
 
-/// Replaces this process, already in the guests' root, by the zygote. Returns only why it could not.
-pub(crate) fn become_python(socket: OwnedFd, host_proc: OwnedFd) -> io::Error {
+/// Replaces this process, already in the guests' root, by a zygote of the interpreter `python`. Returns only why it could not.
+pub(crate) fn become_python(python: &str, socket: OwnedFd, host_proc: OwnedFd) -> io::Error {
     for descriptor in [&socket, &host_proc] {
         if let Err(error) = rustix::io::fcntl_setfd(descriptor, FdFlags::empty()) {
             return error.into();
         }
     }
-    Command::new(PYTHON)
+    Command::new(python)
         .args(["-I", "-S", ZYGOTE])
         .arg(socket.as_raw_fd().to_string())
         .arg(host_proc.as_raw_fd().to_string())

@@ -177,7 +177,10 @@ impl Platform {
             tasks.spawn(named("the nonce writer", async move { verifier.run(stopped).await }));
         }
 
-        let pool_config = config.capacity.pool(facts.root.region.clone(), &limits);
+        let pool_config = dunlin_pool::Config {
+            interpreters: facts.interpreters.clone(),
+            ..config.capacity.pool(facts.root.region.clone(), &limits)
+        };
         let output = Arc::new(FunctionOutput(logs.clone()));
         let pool = Pool::new(pool_config, Arc::clone(&sandboxes), output, Arc::new(PoolEvents));
         for (_, function) in store.view().functions() {
@@ -188,8 +191,11 @@ impl Platform {
         let invoker = Invoker::new(invoke_config, Arc::clone(&store), pool.clone(), outcomes);
 
         let seal_key = seal_key(&facts.root.access_key_secret);
-        let control_config =
-            dunlin_control::Config { limits: limits.clone(), ..dunlin_control::Config::new(facts.root.region.clone(), seal_key) };
+        let control_config = dunlin_control::Config {
+            limits: limits.clone(),
+            interpreters: facts.interpreters.clone(),
+            ..dunlin_control::Config::new(facts.root.region.clone(), seal_key)
+        };
         let control = Control::new(
             control_config,
             dunlin_control::Parts {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use dunlin_sandbox::interpreters::{NotAnInterpreter, Search};
 use dunlin_sandbox::supervisor::{Config, RunError, run};
 
 use crate::Capacity;
@@ -25,8 +26,11 @@ pub struct UpConfig {
     pub region: String,
     /// Whether functions may reach the internet at all.
     pub egress: bool,
-    /// Directories besides `/usr` that cells see, read-only: interpreters that live elsewhere.
+    /// Interpreters to use besides those in the usual places, and rather than them: programs, or the directories they are
+    /// installed in.
     pub interpreters: Vec<PathBuf>,
+    /// Whether functions see all of `/proc` that concerns no process.
+    pub full_proc: bool,
     /// How much it takes on.
     pub capacity: Capacity,
 }
@@ -45,6 +49,9 @@ pub enum UpError {
         /// Why not.
         source: io::Error,
     },
+    /// What the operator named cannot serve functions.
+    #[error(transparent)]
+    Interpreter(#[from] NotAnInterpreter),
     /// The supervisor could not start, or could not go on.
     #[error("the platform cannot run")]
     Run(#[from] RunError),
@@ -62,6 +69,7 @@ pub fn up(config: &UpConfig) -> Result<ExitCode, UpError> {
         return Err(UpError::NotRoot);
     }
     crate::start_log();
+    let interpreters = Search::of_host(config.interpreters.clone()).run()?;
     let refused = |source| UpError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).map_err(refused)?;
     let bound = listener.local_addr().map_err(refused)?;
@@ -74,7 +82,8 @@ pub fn up(config: &UpConfig) -> Result<ExitCode, UpError> {
         region: config.region.clone(),
         server_arguments: Some(server),
         egress: config.egress,
-        extra_roots: config.interpreters.clone(),
+        interpreters,
+        full_proc: config.full_proc,
         grace: GRACE,
         ..Config::new(config.data.clone())
     };

@@ -47,7 +47,7 @@ pub(crate) fn walls(spawner: &Spawner, request: &MakeRequest, descriptors: &Desc
     if !keeps(Wall::ReadOnlyRoot) {
         rustix::mount::mount_remount("/", MountFlags::BIND, "").map_err(|error| (Step::Root, error.into()))?;
     }
-    mount_proc(keeps(Wall::PrivateProc)).map_err(at(Step::Proc))?;
+    mount_proc(keeps(Wall::PrivateProc), request.full_proc).map_err(at(Step::Proc))?;
     mount_tmp(request, keeps(Wall::TmpSize)).map_err(at(Step::Tmp))?;
     if keeps(Wall::Uts) {
         rustix::system::sethostname(HOST_NAME.as_bytes()).map_err(|error| (Step::Uts, error.into()))?;
@@ -132,9 +132,14 @@ fn enter(namespace: BorrowedFd<'_>, kind: LinkNameSpaceType) -> io::Result<()> {
     Ok(rustix::thread::move_into_link_name_space(namespace, Some(kind))?)
 }
 
-fn mount_proc(private: bool) -> io::Result<()> {
+/// The guest's own processes, and nothing of the machine unless `full`. Others' processes are in other namespaces.
+fn mount_proc(private: bool, full: bool) -> io::Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let options = if private { Some(c"subset=pid,hidepid=2") } else { None };
+    let options = match (private, full) {
+        (true, false) => Some(c"subset=pid,hidepid=2"),
+        (true, true) => Some(c"hidepid=2"),
+        (false, _) => None,
+    };
     Ok(rustix::mount::mount("proc", "/proc", "proc", flags, options)?)
 }
 

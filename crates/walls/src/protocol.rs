@@ -15,7 +15,7 @@ use rustix::net::{
 };
 
 /// Changes whenever a layout or a meaning below changes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The most cgroup descriptors one request carries: one per version 1 hierarchy in use.
 pub const CGROUPS_MAX: usize = 16;
@@ -72,6 +72,8 @@ pub struct MakeRequest {
     pub cgroups: u32,
     /// Whether descriptor 4 is present.
     pub has_extra: bool,
+    /// Whether `/proc` shows what concerns no process as well.
+    pub full_proc: bool,
     /// The walls left out; [`Without::NOTHING`] except in tests.
     pub without: Without,
 }
@@ -95,7 +97,7 @@ impl MakeRequest {
         bytes[8..12].copy_from_slice(&self.host_uid.to_ne_bytes());
         bytes[12..16].copy_from_slice(&self.cgroups.to_ne_bytes());
         bytes[16..24].copy_from_slice(&self.tmp_bytes.to_ne_bytes());
-        bytes[24..28].copy_from_slice(&u32::from(self.has_extra).to_ne_bytes());
+        bytes[24..28].copy_from_slice(&(u32::from(self.has_extra) | u32::from(self.full_proc) << 1).to_ne_bytes());
         bytes[28..32].copy_from_slice(&self.without.bits().to_ne_bytes());
         bytes
     }
@@ -113,7 +115,8 @@ impl MakeRequest {
             host_uid: word(bytes, 8),
             tmp_bytes: u64::from(word(bytes, 16)) | u64::from(word(bytes, 20)) << 32,
             cgroups,
-            has_extra: word(bytes, 24) != 0,
+            has_extra: word(bytes, 24) & 1 != 0,
+            full_proc: word(bytes, 24) & 2 != 0,
             without: Without::from_bits(word(bytes, 28)),
         })
     }
@@ -288,6 +291,7 @@ mod tests {
                 tmp_bytes: 0x1_2345_6789,
                 cgroups: 5,
                 has_extra: true,
+                full_proc: true,
                 without: Without::from(Wall::Seccomp).and(Wall::DeathSignal),
             };
             assert_eq!(MakeRequest::from_bytes(&request.to_bytes()), Some(request));
@@ -303,6 +307,7 @@ mod tests {
             tmp_bytes: 1,
             cgroups: 0,
             has_extra: false,
+            full_proc: false,
             without: Without::NOTHING,
         }
         .to_bytes();
@@ -338,6 +343,7 @@ mod tests {
             tmp_bytes: 6,
             cgroups: 1,
             has_extra: false,
+            full_proc: false,
             without: Without::NOTHING,
         };
         let four = [left.as_fd(); 4];

@@ -35,6 +35,8 @@ pub struct RootSpec {
     pub assets: PathBuf,
     /// Further directories of the host, shown read-only under the same path (interpreters outside `/usr`).
     pub read_only: Vec<PathBuf>,
+    /// Further links, by their path below the root: where guests look for things that are elsewhere.
+    pub links: Vec<(PathBuf, PathBuf)>,
 }
 
 /// Why the root could not be built.
@@ -82,14 +84,13 @@ const DIRECTORIES: [&str; 17] = [
 /// Links into `/usr` that a merged host has. `lib64` exists on some only.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
-/// Directories of the host's `/etc` shown as they are, where present. Certificates, not private keys; which extensions
-/// PHP has, as links from one of its directories to the other.
-const ETC_SHOWN: [&str; 8] = [
+/// Directories of the host's `/etc` shown as they are, where present. Certificates, not private keys; where fonts are, and
+/// how a browser is started.
+const ETC_SHOWN: [&str; 7] = [
     "etc/ssl/certs",
     "etc/alternatives",
-    "etc/java-17-openjdk",
-    "etc/php/8.2/cli",
-    "etc/php/8.2/mods-available",
+    "etc/chromium.d",
+    "etc/fonts",
     "etc/pki/ca-trust/extracted",
     "etc/pki/tls/certs",
     "etc/crypto-policies/back-ends",
@@ -127,6 +128,9 @@ pub fn prepare_root(spec: &RootSpec) -> Result<(), RootError> {
     copy_tree(&spec.assets, &root.join("rt"))?;
     for path in &spec.read_only {
         show_elsewhere(path, root)?;
+    }
+    for (path, target) in &spec.links {
+        link_elsewhere(path, target, root)?;
     }
     dev(&root.join("dev"))?;
 
@@ -185,15 +189,28 @@ fn etc(root: &Path) -> Result<(), RootError> {
             write(&root.join(name), &bytes)?;
         }
     }
-    for name in ETC_SHOWN {
-        let source = Path::new("/").join(name);
+    for name in ETC_SHOWN.map(str::to_owned).into_iter().chain(of_versions()) {
+        let (source, target) = (Path::new("/").join(&name), root.join(&name));
         if source.is_dir() {
-            make_parents(&root.join(name))?;
-            make_directory(&root.join(name))?;
-            show(&source, &root.join(name))?;
+            make_parents(&target)?;
+            make_directory(&target)?;
+            show(&source, &target)?;
         }
     }
     Ok(())
+}
+
+/// More of these, which Debian has one of for each version of an interpreter: the settings of Javas, to which their
+/// directories link, and which extensions a PHP has, as links from one of its directories to the other.
+fn of_versions() -> Vec<String> {
+    let names = |directory: &str| -> Vec<String> {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    };
+    let javas = names("/etc").into_iter().filter(|name| name.starts_with("java-") && name.ends_with("-openjdk"));
+    let phps =
+        names("/etc/php").into_iter().flat_map(|version| ["cli", "mods-available"].map(|part| format!("php/{version}/{part}")));
+    javas.chain(phps).map(|name| format!("etc/{name}")).collect()
 }
 
 fn dev(path: &Path) -> Result<(), RootError> {
@@ -261,6 +278,17 @@ fn show_elsewhere(path: &Path, root: &Path) -> Result<(), RootError> {
     make_parents(&target)?;
     make_directory(&target)?;
     show(path, &target)
+}
+
+/// Makes the link `path` below `root`, with its parents.
+fn link_elsewhere(path: &Path, target: &Path, root: &Path) -> Result<(), RootError> {
+    use std::path::Component;
+    if !path.components().all(|part| matches!(part, Component::Normal(_))) {
+        return Err(RootError::BadPath { path: path.to_owned() });
+    }
+    let path = root.join(path);
+    make_parents(&path)?;
+    symlink(target, &path).map_err(failed("make the link", path))
 }
 
 /// Makes `root` the root and lets go of the old one.

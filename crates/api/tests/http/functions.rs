@@ -46,6 +46,51 @@ async fn a_function_reads_back_as_the_contract_shows_it() {
 }
 
 #[tokio::test]
+async fn a_function_on_another_version_says_so_and_one_without_an_interpreter_is_refused() {
+    let rig = Rig::new().await;
+    let of = |name: &str, runtime: &str| json!({"functionName": name, "runtime": runtime, "handler": "index.handler", "code": {"zipFile": STANDARD.encode(b"zip")}});
+    for (runtime, reason) in [
+        ("nodejs18", json!("nodejs18 is not installed: Node.js 20.2.0 serves it, the nearest newer version")),
+        ("python3.12", json!("python3.12 is not installed: Python 3.10.13 serves it, the nearest older version")),
+        ("nodejs20", Value::Null),
+        ("custom.debian12", Value::Null),
+    ] {
+        let name = runtime.replace('.', "-");
+        let created = rig.ask("POST", "/functions", of(&name, runtime)).await.json();
+        assert_eq!(created["stateReason"], reason, "{runtime}");
+        assert_eq!(rig.ask("GET", &format!("/functions/{name}"), Value::Null).await.json()["stateReason"], reason);
+        let updated = rig.ask("PUT", &format!("/functions/{name}"), json!({"timeout": 9})).await.json();
+        assert_eq!((&updated["stateReason"], &updated["timeout"]), (&reason, &json!(9)), "{runtime}");
+    }
+    let list = rig.ask("GET", "/functions", Value::Null).await.json();
+    assert_eq!(list["functions"].as_array().unwrap().iter().filter(|one| one["stateReason"].is_string()).count(), 2);
+    let refused = rig.ask("POST", "/functions", of("java", "java11")).await.refused(400);
+    assert_eq!(refused.0, "InvalidArgument");
+    assert!(refused.1.starts_with("runtime 'java11' cannot be served: no Java"), "{}", refused.1);
+    assert!(refused.1.contains("/opt/java/bin/java hangs") && refused.1.contains("default-jre-headless"), "{}", refused.1);
+    let refused = rig.ask("PUT", "/functions/nodejs20", json!({"runtime": "java8"})).await.refused(400);
+    assert!(refused.1.starts_with("runtime 'java8'"), "{}", refused.1);
+    assert_eq!(rig.ask("GET", "/functions/nodejs20", Value::Null).await.json()["runtime"], "nodejs20", "untouched");
+
+    let served = rig.ask("GET", "/dunlin/runtimes", Value::Null).await.json();
+    let row =
+        |runtime: &str| served["runtimes"].as_array().unwrap().iter().find(|row| row["runtime"] == runtime).unwrap().clone();
+    let program = "/usr/bin/python3";
+    assert_eq!(
+        row("python3.9"),
+        json!({"runtime": "python3.9", "language": "python", "served": "newer", "version": "3.10.13", "program": program})
+    );
+    assert_eq!(row("go1"), json!({"runtime": "go1", "language": "go", "served": "own"}));
+    for missing in ["java8", "dotnetcore3.1", "python2.7"] {
+        assert!(row(missing)["served"] == "missing" && row(missing)["fix"].is_string(), "{}", row(missing));
+    }
+    assert_eq!(
+        served["interpreters"][2],
+        json!({"language": "java", "program": "/opt/java/bin/java", "standing": "broken", "version": null, "why": "hangs"})
+    );
+}
+
+#[tokio::test]
 async fn an_update_changes_what_is_present_and_retires_only_when_something_changed() {
     let rig = Rig::new().await;
     rig.create("f", b"zip").await;

@@ -15,7 +15,8 @@ use dunlin_blobs::{Blobs, LocalBlobs};
 use dunlin_control::{Control, Instances};
 use dunlin_invoke::{Refusal, Reply};
 use dunlin_model::{
-    CellId, Crc64, Digest, ErrorType, FunctionConfig, FunctionError, FunctionKey, Invocation, LogType, Outcome, Phases,
+    CellId, Crc64, Digest, ErrorType, FunctionConfig, FunctionError, FunctionKey, Interpreter, Interpreters, Invocation,
+    Language, LogType, Outcome, Phases, Standing, Version,
 };
 use dunlin_pool::{InstanceInfo, InstanceState};
 use dunlin_runtime::{Answer, Payload};
@@ -181,6 +182,7 @@ impl Rig {
         let pool = Arc::new(FakePool::default());
         let logs = Logs::start(LogsConfig::new(folder.path().join("logs"))).unwrap();
         let mut config = dunlin_control::Config::new("cn-hangzhou", [7; 32]);
+        config.interpreters = interpreters();
         config.package_grace = Duration::ZERO;
         config.limits.code_bytes_max = 1 << 20;
         config.limits.payload_bytes_max = 1 << 20;
@@ -240,4 +242,20 @@ impl Rig {
 
 pub fn function(name: &str, zip: &[u8]) -> Value {
     json!({"functionName": name, "runtime": "python3.10", "handler": "index.handler", "code": {"zipFile": STANDARD.encode(zip)}})
+}
+
+/// A machine with Python 3.10 and Node.js 20, without a Java that works.
+fn interpreters() -> Interpreters {
+    let interpreter = |language, program: &str, standing| Interpreter {
+        language,
+        program: program.to_owned(),
+        home: "/usr".to_owned(),
+        standing,
+    };
+    let usable = |version| Standing::Usable { version };
+    Interpreters::new(vec![
+        interpreter(Language::Python, "/usr/bin/python3", usable(Version::new(3, 10, 13))),
+        interpreter(Language::Node, "/usr/bin/node", usable(Version::new(20, 2, 0))),
+        interpreter(Language::Java, "/opt/java/bin/java", Standing::Broken { why: "hangs".to_owned() }),
+    ])
 }

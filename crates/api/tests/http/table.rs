@@ -67,6 +67,8 @@ async fn another_accounts_function_looks_exactly_like_none() {
             |reply: &crate::rig::Received| String::from_utf8_lossy(&reply.bytes).replace(reply.header("x-fc-request-id"), "ID");
         assert_eq!(text(&there).replace("theirs", "nobody"), text(&nowhere), "{}", route.name);
         match route.served {
+            // The machine's, and nobody's own.
+            Some(Served::DunlinListRuntimes) => assert_eq!(there.json()["runtimes"][0]["runtime"], "python2.7"),
             Some(Served::DunlinListRecords) => assert_eq!(there.json()["records"], json!([])),
             Some(_) => assert_eq!(there.refused(404).0, "FunctionNotFound", "{}", route.name),
             None => assert_eq!(there.refused(400).0, "NotSupported", "{}", route.name),

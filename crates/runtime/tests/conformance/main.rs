@@ -14,7 +14,7 @@ mod toolchain;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use dunlin_model::{InstanceId, RequestId};
+use dunlin_model::{InstanceId, InterpreterId, RequestId};
 use dunlin_runtime::{Answer, Answered, BootPlan, CallContext, CallError, Guest, LogLine, LogSink, StartError};
 use dunlin_sandbox::testing::Fake;
 use dunlin_sandbox::{CellKind, Net, Sandboxes};
@@ -120,15 +120,15 @@ async fn all_cases(language: Language) {
 
 async fn run(case: &Case, code: &TempDir, language: Language) -> Result<(), String> {
     let (fake, mut insides) = Fake::new();
-    let kind = if language == Language::Python { CellKind::Python } else { CellKind::Launcher };
+    let kind = if language == Language::Python { CellKind::Python(InterpreterId(0)) } else { CellKind::Launcher };
     let cell = fake.make(kind, Net::Loopback).await.map_err(|error| error.to_string())?;
     let inside = insides.recv().await.ok_or("no inside")?;
     let _process = stand_in::start(language, inside, code.path().to_owned(), fake.clone());
     let plan = match language {
         Language::Python => BootPlan::Zygote,
-        Language::Node => BootPlan::Bootstrap { language: dunlin_model::Language::Node, memory_mb: 128 },
-        Language::Java => BootPlan::Bootstrap { language: dunlin_model::Language::Java, memory_mb: 0 },
-        Language::Php => BootPlan::Bootstrap { language: dunlin_model::Language::Php, memory_mb: 0 },
+        Language::Node => BootPlan::Bootstrap { language: dunlin_model::Language::Node, program: "node".into(), memory_mb: 128 },
+        Language::Java => BootPlan::Bootstrap { language: dunlin_model::Language::Java, program: "java".into(), memory_mb: 0 },
+        Language::Php => BootPlan::Bootstrap { language: dunlin_model::Language::Php, program: "php".into(), memory_mb: 0 },
         Language::Go | Language::Provided | Language::Custom => BootPlan::Custom,
     };
     let guest = Guest::boot(cell, plan, Instant::now() + PATIENCE).await.map_err(|error| format!("boot: {error}"))?;

@@ -1,6 +1,8 @@
 use std::os::fd::AsFd;
 use std::thread;
 
+use dunlin_model::InterpreterId;
+
 use super::*;
 use crate::Step;
 use crate::protocol::REQUEST_MAX;
@@ -79,8 +81,8 @@ async fn everyone_learns_that_the_supervisor_is_gone() {
         supervisor.say(&Message::Made { id: made.id, cell: CellId(4) });
         supervisor.hear();
     });
-    let mut cell = client.make(CellKind::Python, Net::Internet).await.unwrap();
-    let error = client.make(CellKind::Python, Net::Internet).await.unwrap_err();
+    let mut cell = client.make(CellKind::Python(InterpreterId(0)), Net::Internet).await.unwrap();
+    let error = client.make(CellKind::Python(InterpreterId(0)), Net::Internet).await.unwrap_err();
     assert!(matches!(error, MakeError::Gone), "{error}");
     let ended = cell.ended.wait_for(Option::is_some).await.unwrap().clone().unwrap();
     assert_eq!(ended.exit, Exit::Unknown);

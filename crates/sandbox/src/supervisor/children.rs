@@ -6,15 +6,16 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use dunlin_model::Interpreters;
 use rustix::mount::OpenTreeFlags;
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use super::SpawnerKind;
-use crate::Exit;
 use crate::inherited::BootFacts;
 use crate::seqpacket;
 use crate::spawner::Boot;
 use crate::sys::{self, Jail, Plan, Reserved};
+use crate::{Exit, interpreters};
 
 /// Of the supervisor's environment, what the server gets too; and everything that begins with `DUNLIN_`.
 const ENVIRONMENT: [&str; 8] = ["PATH", "LANG", "LC_ALL", "TZ", "TERM", "NO_COLOR", "RUST_LOG", "RUST_BACKTRACE"];
@@ -51,18 +52,26 @@ pub(super) struct Nursery {
     pub(super) server_arguments: Vec<OsString>,
     pub(super) mount_point: PathBuf,
     pub(super) assets: PathBuf,
-    pub(super) extra_roots: Vec<PathBuf>,
+    pub(super) interpreters: Interpreters,
 }
 
 impl Nursery {
     /// Starts a spawner. Returns the socket on which it takes requests.
     pub(super) fn spawner(&self, kind: SpawnerKind) -> io::Result<(OwnedFd, Process)> {
         let (ours, theirs) = seqpacket::pair()?;
+        let zygote = match kind {
+            SpawnerKind::Plain => None,
+            SpawnerKind::Python(interpreter) => {
+                let found = self.interpreters.get(interpreter).ok_or(io::ErrorKind::NotFound)?;
+                Some(found.program.clone())
+            }
+        };
         let boot = Boot {
-            zygote: kind == SpawnerKind::Python,
+            zygote,
             mount_point: self.mount_point.clone(),
             assets: self.assets.clone(),
-            read_only: self.extra_roots.clone(),
+            read_only: interpreters::shown(&self.interpreters),
+            links: interpreters::links(&self.interpreters),
         };
         let environment = [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LANG", "C.UTF-8")]
             .map(|(name, value)| (OsString::from(name), OsString::from(value)));

@@ -63,7 +63,7 @@ impl From<crate::CellKind> for walls::CellKind {
     fn from(kind: crate::CellKind) -> Self {
         match kind {
             crate::CellKind::Launcher => Self::Launcher,
-            crate::CellKind::Python => Self::Python,
+            crate::CellKind::Python(_) => Self::Python,
         }
     }
 }
@@ -91,9 +91,10 @@ impl Maker {
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let queue = match self.kind {
-            SpawnerKind::Plain => &shared.launchers,
-            SpawnerKind::Python => &shared.pythons,
+            SpawnerKind::Plain => Some(&shared.launchers),
+            SpawnerKind::Python(interpreter) => shared.pythons.get(&interpreter),
         };
+        let Some(queue) = queue else { return };
         loop {
             match queue.next(TICK) {
                 Next::Job(job) => self.serve(job),
@@ -159,6 +160,7 @@ impl Maker {
             // into it is ignored, and it is closed with every other descriptor once the mounts are made.
             cgroups: u32::try_from(parts.joins.len() + 1).expect("a handful of hierarchies"),
             has_extra: extra.is_some(),
+            full_proc: shared.full_proc,
             without: shared.without,
         };
         let cloned = {
@@ -218,14 +220,25 @@ impl Maker {
                     return Err(Refusal::Failed { step: Step::Clone, errno: reply.errno });
                 }
                 Err(error) => {
-                    tracing::warn!(kind = ?self.kind, %error, "the spawner broke");
+                    self.say_broken(&error);
                     self.current = None;
                     // Whether the request was carried out is not known once it was sent: only its end being closed
                     // before says that it was not.
                     if attempts >= 2 || error.raw_os_error() != Some(libc::EPIPE) {
-                        return Err(Refusal::failed(Step::Spawner, &error));
+                        let step = if self.kind == SpawnerKind::Plain { Step::Spawner } else { Step::Interpreter };
+                        return Err(Refusal::failed(step, &error));
                     }
                 }
+            }
+        }
+    }
+
+    fn say_broken(&self, error: &io::Error) {
+        match self.kind {
+            SpawnerKind::Plain => tracing::warn!(%error, "the spawner broke"),
+            SpawnerKind::Python(interpreter) => {
+                let program = self.shared.interpreters.get(interpreter).map_or("", |found| found.program.as_str());
+                tracing::error!(program, %error, "a Python zygote broke; if it cannot start, it has said above why");
             }
         }
     }

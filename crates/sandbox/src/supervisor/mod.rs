@@ -3,7 +3,7 @@
 //! ```text
 //!  main      starts and waits for server, spawner, zygote; signals; decides when to stop
 //!  session   reads requests of the server, one thread per life of it     ─┐
-//!  make ×2   one per spawner: cgroup, net, uid, descriptors, clone        │ bounded queues
+//!  make ×n   one per spawner: cgroup, net, uid, descriptors, clone        │ bounded queues
 //!  bind ×3   code, limits, CPU, freezing, sockets                         │
 //!  trees ×2  unpacking, discarding                                       ─┘
 //!  reap      waits for the death of cells ──▶ teardown ×2 takes their walls down
@@ -27,6 +27,7 @@ mod session;
 mod trees;
 mod unpack;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -36,6 +37,7 @@ use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use dunlin_model::{InterpreterId, Interpreters};
 use dunlin_walls::Without;
 
 pub use run::{RunError, Supervisor};
@@ -66,8 +68,10 @@ pub struct Config {
     pub server_arguments: Option<Vec<OsString>>,
     /// Walls left out: [`Without::NOTHING`] except in a test that shows what a wall is for.
     pub without: Without,
-    /// Directories of the host shown to cells besides `/usr`, read-only: interpreters that live elsewhere.
-    pub extra_roots: Vec<PathBuf>,
+    /// What functions are served by. Cells see those outside `/usr` as well, read-only.
+    pub interpreters: Interpreters,
+    /// Whether cells see all of `/proc` that concerns no process, rather than processes only: their own either way.
+    pub full_proc: bool,
     /// Whether cells of kind [`crate::Net::Internet`] reach the internet.
     pub egress: bool,
     /// How long the server may take to stop.
@@ -91,7 +95,8 @@ impl Config {
             spawner_arguments: vec!["spawner".into()],
             server_arguments: None,
             without: Without::NOTHING,
-            extra_roots: Vec::new(),
+            interpreters: Interpreters::usual(),
+            full_proc: false,
             egress: true,
             grace: Duration::from_secs(30),
             grants: Grants::default(),
@@ -150,8 +155,8 @@ pub fn run(config: Config) -> Result<ExitCode, RunError> {
 enum SpawnerKind {
     /// Clones that exec or unpack.
     Plain,
-    /// Clones of a booted Python.
-    Python,
+    /// Clones of a booted Python, this one.
+    Python(InterpreterId),
 }
 
 /// What every thread of the supervisor knows.
@@ -163,8 +168,11 @@ struct Shared {
     trees: trees::Trees,
     grants: Grants,
     without: Without,
+    full_proc: bool,
+    interpreters: Interpreters,
     launchers: queue::Queue<make::MakeJob>,
-    pythons: queue::Queue<make::MakeJob>,
+    /// One for each Python that serves.
+    pythons: BTreeMap<InterpreterId, queue::Queue<make::MakeJob>>,
     binds: queue::Queue<bind::BindJob>,
     trees_queue: queue::Queue<unpack::TreeJob>,
     main: Mutex<Sender<Order>>,

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use dunlin_model::Language;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, Signal};
@@ -138,7 +139,7 @@ impl Supervisor {
             server_arguments: config.server_arguments.clone().unwrap_or_default(),
             mount_point,
             assets,
-            extra_roots: config.extra_roots,
+            interpreters: config.interpreters.clone(),
         };
         let server = match config.server_arguments {
             None => None,
@@ -152,6 +153,7 @@ impl Supervisor {
                     root,
                     listeners: config.listeners.len(),
                     dns: dns.is_some(),
+                    interpreters: config.interpreters.clone(),
                 };
                 let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let state = rustix::fs::open(installation.state_dir(), flags, Mode::empty())
@@ -168,8 +170,10 @@ impl Supervisor {
             trees,
             grants: config.grants,
             without: config.without,
+            full_proc: config.full_proc,
             launchers: Queue::new(QUEUE),
-            pythons: Queue::new(QUEUE),
+            pythons: config.interpreters.usable(Language::Python).map(|(id, ..)| (id, Queue::new(QUEUE))).collect(),
+            interpreters: config.interpreters,
             binds: Queue::new(QUEUE),
             trees_queue: Queue::new(QUEUE),
             main: Mutex::new(main),
@@ -233,7 +237,8 @@ impl Crew {
             workers.push(start(shared, "trees", |shared| unpack::run(shared))?);
         }
         let mut makers = Vec::new();
-        for (name, kind) in [("make", SpawnerKind::Plain), ("make python", SpawnerKind::Python)] {
+        let pythons = shared.pythons.keys().map(|python| ("make python", SpawnerKind::Python(*python)));
+        for (name, kind) in [("make", SpawnerKind::Plain)].into_iter().chain(pythons) {
             makers.push(start(shared, name, move |shared| {
                 Maker::new(Arc::clone(shared), kind).run();
                 Ok(())
@@ -281,7 +286,7 @@ impl Main {
         }
         // From here on nobody is told to start a spawner.
         drop(orders);
-        for queue in [&shared.launchers, &shared.pythons] {
+        for queue in [&shared.launchers].into_iter().chain(shared.pythons.values()) {
             queue.close();
         }
         shared.binds.close();

@@ -16,9 +16,9 @@ use super::Shared;
 use super::bind::{BindJob, Change};
 use super::make::{MakeFor, MakeJob};
 use super::unpack::TreeJob;
-use crate::CellKind;
 use crate::protocol::{Ask, Message, REQUEST_MAX, Refusal, Request};
 use crate::seqpacket;
+use crate::{CellKind, Step};
 
 /// How long an answer waits for the server to read those before it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -97,8 +97,11 @@ impl Session {
         let pushed = match request.ask {
             Ask::Make { kind, net } => {
                 let queue = match kind {
-                    CellKind::Launcher => &shared.launchers,
-                    CellKind::Python => &shared.pythons,
+                    CellKind::Launcher => Some(&shared.launchers),
+                    CellKind::Python(interpreter) => shared.pythons.get(&interpreter),
+                };
+                let Some(queue) = queue else {
+                    return self.refuse(id, Refusal::Failed { step: Step::Interpreter, errno: libc::ENOENT });
                 };
                 queue.push(MakeJob { kind: kind.into(), net, wanted: MakeFor::Server { session, id } }).is_ok()
             }

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 
-use dunlin_model::{CellId, Digest};
+use dunlin_model::{CellId, Digest, InterpreterId};
 use dunlin_sandbox::{Bind, BindError, CellKind, EndError, Ended, Exit, MakeError, Net, Sandboxes};
 
 use crate::parts::{Identity, Platform, Traces, channel, eventually, exec, read_line, read_log, small, start_raw};
@@ -290,8 +290,9 @@ pub(crate) fn no_more_cells_than_granted() {
 
 pub(crate) fn python_cells_are_ready_and_differ() {
     let platform = Platform::start();
-    let cells: Vec<_> =
-        (0..3).map(|_| platform.wait(platform.client.make(CellKind::Python, Net::Loopback)).expect("a python cell")).collect();
+    let cells: Vec<_> = (0..3)
+        .map(|_| platform.wait(platform.client.make(CellKind::Python(InterpreterId(0)), Net::Loopback)).expect("a python cell"))
+        .collect();
     for cell in &cells {
         let mut header = [0; 32];
         channel(cell).read_exact(&mut header).unwrap();

@@ -95,7 +95,8 @@ impl Supervisor {
         channel.set_read_timeout(Some(PATIENCE)).unwrap();
         let (log, log_end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let host_uid = NEXT_UID.fetch_add(1, Ordering::Relaxed);
-        let request = MakeRequest { kind, host_uid, tmp_bytes: 64 << 20, cgroups: 0, has_extra: false, without };
+        let request =
+            MakeRequest { kind, host_uid, tmp_bytes: 64 << 20, cgroups: 0, has_extra: false, full_proc: false, without };
         (request, channel, theirs, File::from(log), log_end)
     }
 

@@ -17,7 +17,7 @@ use rustix::io::FdFlags;
 fn main() {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let mut next = || arguments.next().expect("MOUNT_POINT ASSETS");
-    let spec = RootSpec { mount_point: next(), assets: next(), read_only: Vec::new() };
+    let spec = RootSpec { mount_point: next(), assets: next(), read_only: Vec::new(), links: Vec::new() };
     let zygote = arguments.next().is_some();
 
     let socket: OwnedFd = rustix::io::fcntl_dupfd_cloexec(std::io::stdin().as_fd(), 10).expect("stdin is the socket");

@@ -84,7 +84,7 @@ fn an_update_ends_idle_instances_and_lets_busy_ones_finish() {
     world.settle();
     world.release(0, false);
     let busy = world.leases[0].1;
-    let new = demand(1, "f", 2, Program::Python, 1);
+    let new = demand(1, "f", 2, Program::Python(InterpreterId(0)), 1);
     let waiter = world.lease(&new, MINUTE);
     assert_eq!(world.stopping.len(), 1, "the idle one");
     assert_eq!(world.engine.state_of(busy), Some(InstanceState::Draining));

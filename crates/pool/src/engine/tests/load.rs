@@ -72,7 +72,7 @@ fn an_instance_is_not_taken_the_moment_it_has_no_call() {
 fn an_account_that_took_all_memory_gives_some_to_another() {
     let one = python("f").class.instance_bytes();
     let mut world = World::new(Bounds { memory_bytes: 4 * one + (4 << 20), stock_bytes: 0, ..bounds() });
-    let (greedy, other) = (python("greedy"), demand(2, "other", 1, Program::Python, 1));
+    let (greedy, other) = (python("greedy"), demand(2, "other", 1, Program::Python(InterpreterId(0)), 1));
     world.lease_many(50, &greedy, MINUTE);
     world.settle();
     assert_eq!(world.in_flight(&greedy), 4);
@@ -85,7 +85,8 @@ fn an_account_that_took_all_memory_gives_some_to_another() {
 #[test]
 fn cells_that_come_go_to_accounts_and_functions_in_turn() {
     let mut world = World::new(Bounds { making: 1, ..bounds() });
-    let (flood, sibling, stranger) = (python("flood"), python("sibling"), demand(2, "stranger", 1, Program::Python, 1));
+    let (flood, sibling, stranger) =
+        (python("flood"), python("sibling"), demand(2, "stranger", 1, Program::Python(InterpreterId(0)), 1));
     world.lease_many(40, &flood, MINUTE);
     let late = [world.lease(&sibling, MINUTE), world.lease(&stranger, MINUTE)];
     for _ in 0..5 {
@@ -141,7 +142,8 @@ fn a_full_platform_turns_away_the_account_with_most_calls() {
         world.lease_many(5, &python(&format!("f{n}")), MINUTE);
     }
     let queued = world.waiting.len();
-    let strangers: Vec<_> = (0..3).map(|n| world.lease(&demand(2, &format!("g{n}"), 1, Program::Python, 1), MINUTE)).collect();
+    let strangers: Vec<_> =
+        (0..3).map(|n| world.lease(&demand(2, &format!("g{n}"), 1, Program::Python(InterpreterId(0)), 1), MINUTE)).collect();
     assert!(strangers.iter().all(|waiter| world.waiting.contains_key(waiter)), "{queued} waited");
     world.run_dry();
     assert!(world.waiting.is_empty());

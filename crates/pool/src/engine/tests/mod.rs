@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_model::{FunctionKey, Language, Revision, VersionKey};
+use dunlin_model::{FunctionKey, InterpreterId, Language, Revision, VersionKey};
 use dunlin_sandbox::Net;
 use tokio::time::Instant;
 
@@ -49,7 +49,7 @@ fn demand(account: u64, name: &str, revision: u64, program: Program, concurrency
 }
 
 fn python(name: &str) -> Arc<Demand> {
-    demand(1, name, 1, Program::Python, 1)
+    demand(1, name, 1, Program::Python(InterpreterId(0)), 1)
 }
 
 /// Performs actions on paper and holds every grant and every stop against what was promised.

@@ -85,8 +85,11 @@ fn demands(dice: &mut Dice) -> Vec<Arc<Demand>> {
     let mut all = Vec::new();
     for revision in 1..=4 {
         for name in 0..6 {
-            let program =
-                [Program::Python, Program::Bootstrap { language: Language::Node, memory_mb: 128 }, Program::Launcher][name % 3];
+            let program = [
+                Program::Python(InterpreterId(0)),
+                Program::Bootstrap { language: Language::Node, interpreter: InterpreterId(1), memory_mb: 128 },
+                Program::Launcher,
+            ][name % 3];
             let concurrency = if name % 3 == 2 { 1 + dice.roll(4) } else { 1 };
             all.push(demand(
                 1 + name as u64 / 3,
