@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 
 #[path = "hostile/rows.rs"]
 mod rows;
+#[path = "hostile/wasm.rs"]
+mod wasm;
 
 use rows::{ROWS, Row};
 
@@ -407,6 +409,10 @@ const CHECKS: &[(&str, Check)] = &[
     ("c40_c45_c46_host_ports_and_sockets_are_out_of_reach", host_ports_and_sockets_are_out_of_reach),
     ("c52_nonsense_on_the_wire_ends_the_instance_only", nonsense_on_the_wire_ends_the_instance_only),
     ("c55_an_answer_beyond_the_limit_is_refused", an_answer_beyond_the_limit_is_refused),
+    ("c70_bombs_end_their_call_only", wasm::c70_bombs_end_their_call_only),
+    ("c70_no_path_leads_out", wasm::c70_no_path_leads_out),
+    ("c70_bombs_for_the_compiler_are_refused", wasm::c70_bombs_for_the_compiler_are_refused),
+    ("c70_compiled_code_is_not_taken_from_a_package", wasm::c70_compiled_code_is_not_taken_from_a_package),
     ("c59_c60_a_daemon_does_not_outlive_its_function", a_daemon_does_not_outlive_its_function),
     ("c61_a_crash_loop_at_load_leaves_others_alone", a_crash_loop_at_load_leaves_others_alone),
 ];

@@ -65,6 +65,8 @@ const STAGES: &[Stage] = &[
             "--test",
             "runtime_api",
             "--test",
+            "wasm",
+            "--test",
             "network",
             "--no-fail-fast",
             "--",

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use dunlin_testkit::{Api, Connection, Platform};
 use serde_json::json;
 
-use crate::functions::{Deployed, Language, NODE, PHP, PYTHON, bare, bare_at_once, java, ms, phase};
+use crate::functions::{Deployed, Language, NODE, PHP, PYTHON, bare, bare_at_once, java, ms, phase, wasm};
 use crate::report::{Section, Verdict};
 use crate::stats::{median, quantile};
 
@@ -73,7 +73,40 @@ pub(crate) fn run(rounds: usize, calls: usize) -> Result<Vec<Section>> {
         );
         at_once.verdicts.push(Verdict::at_most(format!("P1 {}: 20 at once", language.name), crowded, language.promised.1));
     }
-    Ok(vec![waiting, at_once])
+    let modules = without_interpreter(&platform.api, rounds, calls)?;
+    Ok(vec![waiting, at_once, modules])
+}
+
+/// WebAssembly has no interpreter that could be started bare. What it is held against is a time: what its first call takes
+/// beyond a warm call and the binding of a cell, which is the platform's own for every language.
+fn without_interpreter(api: &Api, rounds: usize, calls: usize) -> Result<Section> {
+    const PROMISED_MS: f64 = 0.2;
+    let language = wasm()?;
+    let mut section = Section::new(
+        "cold, wasm",
+        format!(
+            "The same for WebAssembly, which has no bare interpreter: {calls} new functions a round, {rounds} rounds. Own: cold less warm less bind. Milliseconds."
+        ),
+        &["", "cold p50", "cold p99", "warm p50", "own", "20 at once p50", "queue", "bind", "load", "init", "handler"],
+    );
+    let mut all = Vec::new();
+    for number in 0..rounds {
+        all.push(round(api, language, number, calls).with_context(|| format!("wasm round {number}"))?);
+    }
+    let over = |figure: &dyn Fn(&Round) -> f64| median(&all.iter().map(figure).collect::<Vec<_>>());
+    const BIND: usize = 1;
+    let own = over(&|round| median(&round.cold) - median(&round.warm) - median(&round.phases[BIND]));
+    let mut figures = vec![
+        over(&|round| median(&round.cold)),
+        over(&|round| quantile(&round.cold, 0.99)),
+        over(&|round| median(&round.warm)),
+        own,
+        over(&|round| median(&round.at_once)),
+    ];
+    figures.extend((0..PHASES.len()).map(|index| over(&|round: &Round| median(&round.phases[index]))));
+    section.row(language.name, &figures, 3);
+    section.verdicts.push(Verdict::at_most("P1 wasm: own share of a cold start, ms".to_owned(), own, PROMISED_MS));
+    Ok(section)
 }
 
 fn round(api: &Api, language: &Language, number: usize, calls: usize) -> Result<Round> {
@@ -85,7 +118,9 @@ fn round(api: &Api, language: &Language, number: usize, calls: usize) -> Result<
     }
     let mut connection = Connection::open(api.address())?;
     for function in &functions[..calls] {
-        figures.bare.push(bare(language.bare)?);
+        if !language.bare.is_empty() {
+            figures.bare.push(bare(language.bare)?);
+        }
         // Cells that wait are made again in the meantime: this measures a call for which one is there.
         thread::sleep(Duration::from_millis(150));
         let reply = function.call(&mut connection)?;
@@ -97,7 +132,9 @@ fn round(api: &Api, language: &Language, number: usize, calls: usize) -> Result<
             figures.warm.push(ms(function.call(&mut connection)?.first_byte));
         }
     }
-    figures.bare_at_once = bare_at_once(language.bare, AT_ONCE)?;
+    if !language.bare.is_empty() {
+        figures.bare_at_once = bare_at_once(language.bare, AT_ONCE)?;
+    }
     thread::sleep(Duration::from_millis(500));
     figures.at_once = called_at_once(api, &functions[calls..])?;
     functions.iter().try_for_each(|function| function.remove(api))?;

@@ -101,6 +101,22 @@ pub(crate) fn java() -> Result<&'static Language> {
     }))
 }
 
+/// WebAssembly's hello, as it comes with the examples. There is no bare interpreter to compare it with.
+pub(crate) fn wasm() -> Result<&'static Language> {
+    static WASM: std::sync::OnceLock<Language> = std::sync::OnceLock::new();
+    const PROGRAM: &[u8] = include_bytes!("../../../examples/wasm-hello/main.wasm");
+    let package = dunlin_testkit::zip_of(&[("main.wasm", PROGRAM)])?;
+    Ok(WASM.get_or_init(|| Language {
+        name: "wasm",
+        runtime: "wasm",
+        file: "main.wasm",
+        code: "",
+        package: Some((package.leak(), "main.wasm")),
+        bare: &[],
+        promised: (0.0, 0.0),
+    }))
+}
+
 fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start {}", command.get_program().display()))?;
     ensure!(status.success(), "{} failed: {status}", command.get_program().display());

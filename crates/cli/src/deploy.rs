@@ -65,7 +65,7 @@ fn name(deploy: &Deploy) -> Result<String, Failure> {
 fn create(client: &Client, name: &str, deploy: &Deploy, package: &Package) -> Result<Value, Failure> {
     let what = format!("cannot create '{name}'");
     let runtime = deploy.runtime.as_deref().or(package.guess.map(|guess| guess.runtime)).ok_or_else(|| {
-        Failure::usage(&what, "nothing in the code says which runtime it is for (no index.py, index.js or bootstrap)")
+        Failure::usage(&what, "nothing in the code says which runtime it is for (no index.py, index.js, main.wasm or bootstrap)")
             .next("choose one with --runtime, for example --runtime python3.10 --handler index.handler")
     })?;
     let handler = deploy.handler.as_deref().or(package.guess.map(|guess| guess.handler)).unwrap_or("index.handler");

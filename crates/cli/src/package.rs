@@ -72,6 +72,7 @@ fn guess(folder: &Path) -> Option<Guess> {
         () if has("index.js") || has("index.mjs") || has("index.cjs") => {
             Some(Guess { runtime: "nodejs20", handler: "index.handler" })
         }
+        () if has("main.wasm") => Some(Guess { runtime: "wasm", handler: "main.wasm" }),
         () => None,
     }
 }

@@ -81,7 +81,7 @@ impl Control {
         }
         drop(view);
         let code = code.ok_or_else(|| Error::invalid("code.zipFile", "is required: the base64 of a zip archive"))?;
-        let held = self.inner.packages.admit(code).await?;
+        let held = self.inner.packages.admit(code, &config).await?;
 
         let now = self.now();
         let function = Function { config, code: held.package.clone(), function_id: random_id(), created: now, modified: now };
@@ -140,7 +140,7 @@ impl Control {
         check_size(&config)?;
         self.check_runtime(&config)?;
         let held = match code {
-            Some(code) => Some(self.inner.packages.admit(code).await?),
+            Some(code) => Some(self.inner.packages.admit(code, &config).await?),
             None => None,
         };
         let package = held.as_ref().map_or_else(|| current.value.code.clone(), |held| held.package.clone());

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use dunlin_blobs::{BlobError, Blobs};
-use dunlin_model::{CodePackage, Crc64, Digest};
-use dunlin_sandbox::{Sandboxes, UnpackError, UnpackLimits};
+use dunlin_model::{CodePackage, Crc64, Digest, FunctionConfig, Language};
+use dunlin_sandbox::{Prepare, Sandboxes, UnpackError, UnpackLimits};
 use dunlin_store::Store;
 use jiff::Timestamp;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
@@ -55,14 +55,14 @@ impl Packages {
         Self { store, blobs, sandboxes, clock, limits, grace_s, state: Mutex::default() }
     }
 
-    /// Stores and unpacks `zip`. When it is refused, nothing of it is left.
-    pub(crate) async fn admit(&self, zip: Bytes) -> Result<Held, Error> {
+    /// Stores and unpacks `zip`, the code of a function of this configuration. When it is refused, nothing of it is left.
+    pub(crate) async fn admit(&self, zip: Bytes, config: &FunctionConfig) -> Result<Held, Error> {
         let (digest, checksum, zip) = tokio::task::spawn_blocking(move || (Digest::of(&zip), Crc64::of(&zip), zip))
             .await
             .map_err(|error| Error::platform("hash the code", error))?;
         let size = zip.len() as u64;
         let guard = self.lock(digest).write_owned().await;
-        match self.unpack(digest, zip).await {
+        match self.unpack(digest, zip, config).await {
             Ok(()) => Ok(Held { package: CodePackage { digest, checksum, size }, _guard: guard.downgrade() }),
             Err(error) => {
                 self.remove_if_new(digest).await;
@@ -71,17 +71,28 @@ impl Packages {
         }
     }
 
-    async fn unpack(&self, digest: Digest, zip: Bytes) -> Result<(), Error> {
+    async fn unpack(&self, digest: Digest, zip: Bytes, config: &FunctionConfig) -> Result<(), Error> {
+        let prepare = if config.runtime.language() == Language::Wasm { Prepare::Wasm } else { Prepare::Nothing };
         self.blobs.put(zip).await.map_err(|error| Error::platform("store the code", error))?;
         let file = self.blobs.open(digest).await.map_err(|error| Error::platform("open the code", error))?;
-        match self.sandboxes.unpack(digest, file.into(), self.limits).await {
+        match self.sandboxes.unpack(digest, file.into(), self.limits, prepare).await {
             Ok(report) => {
                 tracing::debug!(package = %digest, report.bytes, report.entries, "a package was unpacked");
-                Ok(())
+                match report.prepared {
+                    Some(programs) if prepare == Prepare::Wasm => check_program(&config.handler, &programs),
+                    _ => Ok(()),
+                }
             }
             Err(UnpackError::Rejected { code, message }) => {
                 tracing::debug!(package = %digest, code, message, "a package was refused");
                 Err(Error::invalid("code.zipFile", format!("is refused: {message}")))
+            }
+            Err(UnpackError::Died(ended)) if ended.out_of_memory && prepare == Prepare::Wasm => Err(Error::invalid(
+                "code.zipFile",
+                "is refused: compiling its WebAssembly takes too much memory; make it smaller",
+            )),
+            Err(UnpackError::TimedOut) if prepare == Prepare::Wasm => {
+                Err(Error::invalid("code.zipFile", "is refused: unpacking it and compiling its WebAssembly takes too long"))
             }
             Err(UnpackError::TimedOut) => Err(Error::invalid("code.zipFile", "is refused: unpacking it takes too long")),
             Err(UnpackError::Full) => Err(Error::Busy { what: "too many packages are being unpacked" }),
@@ -188,5 +199,35 @@ impl Packages {
     fn state(&self) -> MutexGuard<'_, State> {
         // Both maps stay meaningful whatever a panic interrupted: entries are added and removed whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the handler names one of the programs that were found, or one of them is what it stands for.
+fn check_program(handler: &str, programs: &[String]) -> Result<(), Error> {
+    let there = |name: &str| programs.iter().any(|program| program == name);
+    let named = handler.ends_with(".wasm");
+    if (named && there(handler)) || (!named && (there("main.wasm") || there("index.wasm"))) {
+        return Ok(());
+    }
+    let found = programs.join(", ");
+    Err(Error::invalid(
+        "handler",
+        format!("must name a .wasm file of the package: {found}; without one, main.wasm or index.wasm is taken"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handler_is_one_of_the_programs_or_stands_for_the_default() {
+        let programs = ["a.wasm".to_owned(), "index.wasm".to_owned()];
+        for handler in ["a.wasm", "index.wasm", "index.handler", ""] {
+            assert!(check_program(handler, &programs).is_ok(), "{handler}");
+        }
+        let error = check_program("main.wasm", &programs).expect_err("there is no such file").to_string();
+        assert!(error.starts_with("handler must name") && error.contains("a.wasm, index.wasm"), "{error}");
+        assert!(check_program("", &programs[..1]).is_err());
     }
 }

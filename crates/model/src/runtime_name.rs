@@ -33,8 +33,19 @@ pub enum Protocol {
     RuntimeApi,
     /// The program is asked over HTTP.
     Http,
-    /// Nobody is spoken with: the module runs in the platform's own process.
+    /// A host of ours that runs the module: in frames, and requests pass through.
     Module,
+}
+
+impl Protocol {
+    /// Whether a request that came over HTTP goes to the function as it is, and not as an event.
+    #[must_use]
+    pub fn passes_requests(self) -> bool {
+        match self {
+            Self::Http | Self::Module => true,
+            Self::Frames | Self::RuntimeApi => false,
+        }
+    }
 }
 
 impl Language {
@@ -129,6 +140,8 @@ const NAMES: &[(&str, Option<Language>)] = &[
     ("dotnetcore2.1", None),
     ("dotnetcore3.1", None),
     ("custom-container", None),
+    // Not the contract's: this platform's own.
+    ("wasm", Some(Language::Wasm)),
     ("micro-sandbox", None),
 ];
 

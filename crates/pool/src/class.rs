@@ -20,6 +20,8 @@ pub enum Program {
     },
     /// The launcher, waiting for the user's own program.
     Launcher,
+    /// The host of WebAssembly programs.
+    Wasm,
 }
 
 /// Waiting cells of one class can stand in for each other.
@@ -88,7 +90,8 @@ impl Class {
             // One class, but for functions whose memory its heap would not fill.
             language @ Language::Java if memory_mb > 2048 => Program::Bootstrap { language, interpreter: chosen()?, memory_mb },
             language @ (Language::Java | Language::Php) => Program::Bootstrap { language, interpreter: chosen()?, memory_mb: 0 },
-            Language::Go | Language::Provided | Language::Wasm | Language::Custom => Program::Launcher,
+            Language::Wasm => Program::Wasm,
+            Language::Go | Language::Provided | Language::Custom => Program::Launcher,
         };
         let net = if config.internet_access { Net::Internet } else { Net::Loopback };
         Ok(Self { program, net })
@@ -100,6 +103,7 @@ impl Class {
         match self.program {
             Program::Python(interpreter) => CellKind::Python(interpreter),
             Program::Bootstrap { .. } | Program::Launcher => CellKind::Launcher,
+            Program::Wasm => CellKind::Wasm,
         }
     }
 
@@ -107,7 +111,7 @@ impl Class {
     #[must_use]
     pub(crate) fn boot_plan(self, interpreters: &Interpreters) -> BootPlan {
         match self.program {
-            Program::Python(_) => BootPlan::Zygote,
+            Program::Python(_) | Program::Wasm => BootPlan::Zygote,
             Program::Bootstrap { language, interpreter, memory_mb } => {
                 // A class is made out of these interpreters; one that is not among them does not start.
                 let program = interpreters.get(interpreter).map_or("", |found| found.program.as_str()).into();
@@ -123,6 +127,7 @@ impl Class {
         match self.program {
             // A Java that has just booted still rehearses, and a call that comes in between pays for it.
             Program::Python(_) | Program::Bootstrap { language: Language::Java, .. } => 2,
+            Program::Wasm => 2,
             Program::Bootstrap { .. } | Program::Launcher => 1,
         }
     }
@@ -131,7 +136,7 @@ impl Class {
     #[must_use]
     pub fn stock_max(self) -> usize {
         match self.program {
-            Program::Python(_) => 16,
+            Program::Python(_) | Program::Wasm => 16,
             Program::Bootstrap { language: Language::Java, .. } => 4,
             Program::Bootstrap { .. } => 6,
             Program::Launcher => 8,
@@ -146,6 +151,7 @@ impl Class {
             Program::Bootstrap { language: Language::Java, .. } => 16 << 20,
             Program::Bootstrap { .. } => 8 << 20,
             Program::Launcher => 1 << 20,
+            Program::Wasm => 3 << 20,
         }
     }
 
@@ -157,6 +163,7 @@ impl Class {
             Program::Bootstrap { language: Language::Java, .. } => 0.25,
             Program::Bootstrap { .. } => 0.09,
             Program::Launcher => 0.002,
+            Program::Wasm => 0.004,
         }
     }
 
@@ -164,7 +171,7 @@ impl Class {
     #[must_use]
     pub fn instance_bytes(self) -> u64 {
         match self.program {
-            Program::Python(_) => 12 << 20,
+            Program::Python(_) | Program::Wasm => 12 << 20,
             Program::Bootstrap { .. } => 48 << 20,
             Program::Launcher => 32 << 20,
         }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use dunlin_model::{FunctionConfig, Language, LifecycleHook};
+use dunlin_model::{FunctionConfig, Language, LifecycleHook, Protocol};
 use serde::Serialize;
 
 use crate::call::CallContext;
 use crate::guest::LoadSpec;
+use crate::http_headers;
 
 /// Where the code is mounted, inside.
 pub(crate) const CODE_PATH: &str = "/code";
@@ -35,6 +36,9 @@ struct Load<'a> {
     account_id: &'a str,
     region: &'a str,
     instance_id: &'a str,
+    /// For a module: what goes into every request that stands for an event.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    http_headers: Vec<(String, String)>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
@@ -89,6 +93,10 @@ pub(crate) fn load_head(spec: &LoadSpec) -> Vec<u8> {
         account_id: spec.key.function.account().as_str(),
         region: &spec.region,
         instance_id: spec.instance.as_str(),
+        http_headers: match config.runtime.protocol() {
+            Protocol::Module => http_headers::as_pairs(&http_headers::common(spec)),
+            Protocol::Frames | Protocol::Http | Protocol::RuntimeApi => Vec::new(),
+        },
     };
     serde_json::to_vec(&load).expect("texts and numbers are JSON")
 }

@@ -11,6 +11,7 @@ use dunlin_model::{
     CellId, ErrorType, Function, FunctionError, InstanceId, Language, LifecycleHook, Protocol, RequestId, VersionKey,
 };
 use dunlin_sandbox::{Cell, Ended, Sandboxes};
+use http::HeaderMap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -21,8 +22,10 @@ use crate::custom::Server;
 use crate::error::{BootError, CallError, Failed, StartError};
 use crate::exec::{self, ExecFailure};
 use crate::flights::{Parts, Reply};
-use crate::frame::{ANSWER_BYTES_MAX, Request};
+use crate::frame::{ANSWER_BYTES_MAX, HEAD_BYTES_MAX, Request};
+use crate::http_headers;
 use crate::log::{LogSink, Output};
+use crate::module;
 use crate::peak::Peak;
 use crate::runtime_api::{Purpose, RuntimeApi};
 use crate::streamed::StreamedAnswer;
@@ -37,7 +40,7 @@ pub(crate) const END_GRACE: Duration = Duration::from_secs(2);
 /// What follows the making of a cell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum BootPlan {
-    /// Forked from the Python zygote: it says `Ready` by itself.
+    /// Forked with everything that it boots in it, as from the Python zygote: it says `Ready` by itself.
     Zygote,
     /// The launcher is told to start a language's bootstrap, which says `Ready`.
     Bootstrap {
@@ -81,6 +84,8 @@ pub struct Guest {
     /// Set by `load` for programs that fetch their calls.
     api: OnceLock<RuntimeApi>,
     function: OnceLock<Arc<Function>>,
+    /// Of a module: the headers that every request to this instance has.
+    common: OnceLock<HeaderMap>,
 }
 
 /// What is looked at from outside while a guest runs, whoever waits for it.
@@ -110,6 +115,7 @@ impl Guest {
             server: OnceLock::new(),
             api: OnceLock::new(),
             function: OnceLock::new(),
+            common: OnceLock::new(),
         };
         let greeted = async {
             match plan {
@@ -153,15 +159,17 @@ impl Guest {
         if self.function.set(Arc::clone(&spec.function)).is_err() {
             return Err(StartError::Protocol("loaded before".to_owned()).into());
         }
+        if spec.function.config.runtime.protocol() == Protocol::Module {
+            self.common.get_or_init(|| http_headers::common(spec));
+        }
         let output = &self.watched.output;
         output.open(spec.instance.clone(), Arc::clone(&spec.logs));
         let in_flight = InFlight::begin(output, &spec.request, true);
         let runtime = &spec.function.config.runtime;
         let result = match runtime.protocol() {
-            Protocol::Frames => self.load_builtin(spec, deadline).await,
+            Protocol::Frames | Protocol::Module => self.load_builtin(spec, deadline).await,
             Protocol::Http => self.load_custom(sandboxes, spec, deadline).await,
             Protocol::RuntimeApi => self.load_fetching(sandboxes, spec, deadline).await,
-            Protocol::Module => Err(StartError::Protocol("a module needs no cell".to_owned())),
         };
         let log_tail = in_flight.end();
         self.watched.peak.look();
@@ -308,6 +316,7 @@ impl Guest {
             (Some(_), Payload::Streaming(..)) => {
                 Err(CallError::BadResponse("this runtime takes requests as they are".to_owned()).into())
             }
+            (None, Payload::Http(request)) if self.is_module() => self.pass_through(call, request, deadline).await,
             (None, Payload::Http(_)) => Err(CallError::BadResponse("this runtime takes events, not requests".to_owned()).into()),
         }
     }
@@ -324,6 +333,10 @@ impl Guest {
             (None, None) => self.builtin_hook(Request::PreStop, "PreStop", hook, call, deadline).await,
         };
         result.map(drop).map_err(|failed| failed.error)
+    }
+
+    fn is_module(&self) -> bool {
+        self.function.get().is_some_and(|function| function.config.runtime.protocol() == Protocol::Module)
     }
 
     fn config_hook(&self, which: fn(&dunlin_model::FunctionConfig) -> Option<&LifecycleHook>) -> Option<&LifecycleHook> {
@@ -355,9 +368,21 @@ impl Guest {
         body: Option<Body>,
         deadline: Instant,
     ) -> Result<Answered, Failed<CallError>> {
+        let head = context::call_head(call);
+        self.ask(Asking { kind, label, head: &head }, call, event, body, deadline).await
+    }
+
+    async fn ask(
+        &self,
+        asking: Asking<'_>,
+        call: &CallContext,
+        event: Bytes,
+        body: Option<Body>,
+        deadline: Instant,
+    ) -> Result<Answered, Failed<CallError>> {
+        let Asking { kind, label, head } = asking;
         let output = &self.watched.output;
         let id = &call.request_id;
-        let head = context::call_head(call);
         let parts = match (kind, call.takes_parts) {
             (Request::Invoke, true) => Parts::HandedOn,
             (Request::Invoke, false) => Parts::Collected,
@@ -403,6 +428,28 @@ impl Guest {
             Ok(answer) => Ok(Answered { answer, log_tail }),
             Err(error) => Err(Failed { error, log_tail }),
         }
+    }
+
+    /// A request to a module, as it is: its head goes into the call's, its body follows; and the same way back.
+    async fn pass_through(
+        &self,
+        call: &CallContext,
+        request: http::Request<Body>,
+        deadline: Instant,
+    ) -> Result<Answered, Failed<CallError>> {
+        let common = self.common.get().cloned().unwrap_or_default();
+        let (head, body) = module::request_head(call, request, &common);
+        if head.len() > HEAD_BYTES_MAX {
+            return Err(CallError::BadResponse(format!("the request's headers are larger than {HEAD_BYTES_MAX} bytes")).into());
+        }
+        let takes_parts = CallContext { takes_parts: true, ..call.clone() };
+        let request = Asking { kind: Request::Invoke, label: "Invoke", head: &head };
+        let answered = self.ask(request, &takes_parts, Bytes::new(), Some(body), deadline).await?;
+        let Answer::Streamed(head, body) = answered.answer else {
+            return Err(CallError::Protocol("a request answered as an event".to_owned()).into());
+        };
+        let response = module::response(&head, body)?;
+        Ok(Answered { answer: Answer::Http(response), log_tail: answered.log_tail })
     }
 
     /// Whether the guest must not get another call: it broke the wire, announced its end, or a call was abandoned.
@@ -451,6 +498,13 @@ impl Guest {
     pub fn ended(&self) -> watch::Receiver<Option<Ended>> {
         self.watched.ended.clone()
     }
+}
+
+/// A request to a bootstrap: its kind, what the log calls it, and its head.
+struct Asking<'a> {
+    kind: Request,
+    label: &'static str,
+    head: &'a str,
 }
 
 impl Watched {

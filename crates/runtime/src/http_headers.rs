@@ -132,6 +132,25 @@ pub(crate) fn add_common(headers: &mut HeaderMap, common: &HeaderMap, call: &Cal
     put(BASE_PATH, call.http_base.as_ref().map_or("", |base| &base.base_path));
 }
 
+/// Headers for the wire: each byte of a value is the character of that number.
+pub(crate) fn as_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
+    let text = |value: &HeaderValue| value.as_bytes().iter().copied().map(char::from).collect();
+    headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
+}
+
+/// Reads headers from the wire. `None` when one is no header.
+pub(crate) fn from_pairs(pairs: &[(String, String)]) -> Option<HeaderMap> {
+    let bytes = |text: &str| text.chars().map(|character| u8::try_from(u32::from(character)).ok()).collect::<Option<Vec<u8>>>();
+    let pair = |(name, value): &(String, String)| {
+        Some((HeaderName::try_from(name).ok()?, HeaderValue::from_bytes(&bytes(value)?).ok()?))
+    };
+    let mut headers = HeaderMap::with_capacity(pairs.len());
+    for (name, value) in pairs.iter().map(pair).collect::<Option<Vec<_>>>()? {
+        headers.append(name, value);
+    }
+    Some(headers)
+}
+
 /// What `x-fc-status` says, if it says anything.
 pub(crate) fn status_mark(headers: &HeaderMap) -> Option<u16> {
     headers.get(STATUS_MARK)?.to_str().ok()?.trim().parse().ok()
@@ -182,6 +201,16 @@ mod tests {
         ]);
         clean_response(&mut headers).unwrap();
         assert_eq!(names(&headers), ["content-type", "set-cookie"]);
+    }
+
+    #[test]
+    fn headers_survive_the_wire_byte_by_byte() {
+        let mut headers = map(&[("a", "1"), ("b", "2")]);
+        headers.append("a", HeaderValue::from_bytes(b"\xe9\xff").unwrap());
+        assert_eq!(from_pairs(&as_pairs(&headers)).unwrap(), headers);
+        for (name, value) in [("a b", "1"), ("a", "line\nbreak"), ("a", "\u{20ac}")] {
+            assert_eq!(from_pairs(&[(name.to_owned(), value.to_owned())]), None, "{name}: {value}");
+        }
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod guest;
 mod http_client;
 mod http_headers;
 mod log;
+mod module;
 mod peak;
 mod runtime_api;
 mod streamed;

@@ -36,8 +36,15 @@ pub trait Sandboxes: Send + Sync + 'static {
     /// what is known about its end. Returns when cgroup, mounts, net namespace and uid are gone.
     async fn end(&self, cell: CellId) -> Result<Ended, EndError>;
 
-    /// Unpacks a package into its tree, in a disposable sandbox. Idempotent: a tree that is there is left alone.
-    async fn unpack(&self, package: Digest, zip: OwnedFd, limits: UnpackLimits) -> Result<UnpackReport, UnpackError>;
+    /// Unpacks a package into its tree, in a disposable sandbox, and prepares what is in it. Idempotent: a tree that is
+    /// there is left alone.
+    async fn unpack(
+        &self,
+        package: Digest,
+        zip: OwnedFd,
+        limits: UnpackLimits,
+        prepare: Prepare,
+    ) -> Result<UnpackReport, UnpackError>;
 
     /// Removes a package's tree. Instances that have it mounted keep what they see. Removing what is not there is fine.
     async fn discard_tree(&self, package: Digest) -> Result<(), BindError>;
@@ -50,6 +57,8 @@ pub enum CellKind {
     Launcher,
     /// A fork of a zygote of this Python: the interpreter and its bootstrap, which send `Ready` and wait for `Load`.
     Python(InterpreterId),
+    /// The host of WebAssembly programs, which sends `Ready` and waits for `Load`.
+    Wasm,
 }
 
 /// What a cell can reach.
@@ -132,6 +141,29 @@ pub struct UnpackLimits {
     pub entries: u64,
 }
 
+/// What is done with a package's files once they are unpacked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prepare {
+    /// They stay as they are.
+    #[default]
+    Nothing,
+    /// WebAssembly programs are compiled.
+    Wasm,
+}
+
+impl Prepare {
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Nothing => 0,
+            Self::Wasm => 1,
+        }
+    }
+
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        [Self::Nothing, Self::Wasm].into_iter().find(|prepare| prepare.code() == code)
+    }
+}
+
 /// What an unpacked package holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnpackReport {
@@ -141,6 +173,8 @@ pub struct UnpackReport {
     pub entries: u64,
     /// Digest of the list of paths, modes and contents; `None` when the tree was there already.
     pub manifest: Option<Digest>,
+    /// The files that were prepared; `None` when the tree was there already.
+    pub prepared: Option<Vec<String>>,
 }
 
 /// The part of the supervisor's work that a system call failed in.

@@ -20,8 +20,8 @@ use tokio::sync::{oneshot, watch};
 
 use crate::protocol::{Ask, MESSAGE_MAX, Message, Refusal, Request};
 use crate::{
-    Bind, BindError, Cell, CellKind, EndError, Ended, Exit, MakeError, Net, Sandboxes, UnpackError, UnpackLimits, UnpackReport,
-    Usage, report, seqpacket, sys,
+    Bind, BindError, Cell, CellKind, EndError, Ended, Exit, MakeError, Net, Prepare, Sandboxes, UnpackError, UnpackLimits,
+    UnpackReport, Usage, report, seqpacket, sys,
 };
 
 /// How many ends are remembered after they were told, so that ending a cell twice answers the same twice.
@@ -278,10 +278,16 @@ impl Sandboxes for Client {
         told.clone().ok_or(EndError::Gone)
     }
 
-    async fn unpack(&self, package: Digest, zip: OwnedFd, limits: UnpackLimits) -> Result<UnpackReport, UnpackError> {
-        match self.ask(Ask::Unpack { package, limits }, Some(zip)).await {
+    async fn unpack(
+        &self,
+        package: Digest,
+        zip: OwnedFd,
+        limits: UnpackLimits,
+        prepare: Prepare,
+    ) -> Result<UnpackReport, UnpackError> {
+        match self.ask(Ask::Unpack { package, limits, prepare }, Some(zip)).await {
             Err(Gone) => Err(UnpackError::Gone),
-            Ok(Answer::Present) => Ok(UnpackReport { bytes: 0, entries: 0, manifest: None }),
+            Ok(Answer::Present) => Ok(UnpackReport { bytes: 0, entries: 0, manifest: None, prepared: None }),
             Ok(Answer::Unpacked { ended, report }) => report::read(ended, &report),
             Ok(Answer::Refused(Refusal::Full)) => Err(UnpackError::Full),
             Ok(Answer::Refused(Refusal::TimedOut)) => Err(UnpackError::TimedOut),

@@ -47,7 +47,7 @@ pub mod harness;
 pub mod testing;
 
 pub use api::{
-    Bind, BindError, Cell, CellKind, EndError, Ended, Exit, MakeError, Net, Sandboxes, Step, UnpackError, UnpackLimits,
+    Bind, BindError, Cell, CellKind, EndError, Ended, Exit, MakeError, Net, Prepare, Sandboxes, Step, UnpackError, UnpackLimits,
     UnpackReport,
 };
 pub use client::Client;

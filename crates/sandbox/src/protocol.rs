@@ -9,7 +9,7 @@ use std::io;
 
 use dunlin_model::{CellId, Digest, InterpreterId};
 
-use crate::{Bind, CellKind, Ended, Exit, Net, Step, UnpackLimits};
+use crate::{Bind, CellKind, Ended, Exit, Net, Prepare, Step, UnpackLimits};
 
 /// The most bytes of an unpacker's report that are passed on.
 pub(crate) const REPORT_MAX: usize = 64 * 1024;
@@ -56,6 +56,7 @@ pub(crate) enum Ask {
     Unpack {
         package: Digest,
         limits: UnpackLimits,
+        prepare: Prepare,
     },
     Discard {
         package: Digest,
@@ -122,6 +123,7 @@ impl Request {
                 let (kind, interpreter) = match kind {
                     CellKind::Launcher => (1, 0),
                     CellKind::Python(interpreter) => (2, interpreter.0),
+                    CellKind::Wasm => (3, 0),
                 };
                 out.u8(kind).rest(&interpreter.to_le_bytes());
                 out.u8(match net {
@@ -142,8 +144,8 @@ impl Request {
             Ask::Freeze { cell, frozen } => {
                 out.u64(cell.0).flag(*frozen);
             }
-            Ask::Unpack { package, limits } => {
-                out.digest(*package).u64(limits.bytes).u64(limits.entries);
+            Ask::Unpack { package, limits, prepare } => {
+                out.digest(*package).u64(limits.bytes).u64(limits.entries).u8(prepare.code());
             }
             Ask::Discard { package } => {
                 out.digest(*package);
@@ -161,6 +163,7 @@ impl Request {
                 kind: match (from.u8()?, from.take().map(u16::from_le_bytes)?) {
                     (1, 0) => CellKind::Launcher,
                     (2, interpreter) => CellKind::Python(InterpreterId(interpreter)),
+                    (3, 0) => CellKind::Wasm,
                     _ => return Err(Garbage),
                 },
                 net: match from.u8()? {
@@ -181,7 +184,11 @@ impl Request {
             4 => Ask::Socket { cell: CellId(from.u64()?) },
             5 => Ask::Freeze { cell: CellId(from.u64()?), frozen: from.flag()? },
             6 => Ask::End { cell: CellId(from.u64()?) },
-            7 => Ask::Unpack { package: from.digest()?, limits: UnpackLimits { bytes: from.u64()?, entries: from.u64()? } },
+            7 => Ask::Unpack {
+                package: from.digest()?,
+                limits: UnpackLimits { bytes: from.u64()?, entries: from.u64()? },
+                prepare: Prepare::from_code(from.u8()?).ok_or(Garbage)?,
+            },
             8 => Ask::Discard { package: from.digest()? },
             _ => return Err(Garbage),
         };
@@ -378,13 +385,14 @@ mod tests {
             Ask::Make { kind: CellKind::Launcher, net: Net::Internet },
             Ask::Make { kind: CellKind::Python(InterpreterId(0)), net: Net::Loopback },
             Ask::Make { kind: CellKind::Python(InterpreterId(u16::MAX)), net: Net::Loopback },
+            Ask::Make { kind: CellKind::Wasm, net: Net::Loopback },
             Ask::Bind { cell, bind: Bind { code: None, ..bind } },
             Ask::Bind { cell, bind },
             Ask::SetCpu { cell, cpu_millis: 1 },
             Ask::Socket { cell },
             Ask::Freeze { cell, frozen: true },
             Ask::End { cell },
-            Ask::Unpack { package, limits: UnpackLimits { bytes: 1, entries: 2 } },
+            Ask::Unpack { package, limits: UnpackLimits { bytes: 1, entries: 2 }, prepare: Prepare::Wasm },
             Ask::Discard { package },
         ];
         asks.into_iter().enumerate().map(|(id, ask)| Request { id: id as u64, ask }).collect()

@@ -14,6 +14,8 @@ struct Report {
     entries: u64,
     manifest: Option<Digest>,
     #[serde(default)]
+    prepared: Vec<String>,
+    #[serde(default)]
     code: String,
     #[serde(default)]
     reason: String,
@@ -33,10 +35,10 @@ pub(crate) fn read(ended: Ended, report: &[u8]) -> Result<UnpackReport, UnpackEr
         // Its walls did not stand.
         return Err(UnpackError::Died(ended));
     }
-    let Report { ok, bytes, entries, manifest, code, reason } =
+    let Report { ok, bytes, entries, manifest, prepared, code, reason } =
         serde_json::from_slice(body).map_err(|_| UnpackError::BadReport)?;
     match (ok, ended.exit) {
-        (true, Exit::Code(0)) => Ok(UnpackReport { bytes, entries, manifest }),
+        (true, Exit::Code(0)) => Ok(UnpackReport { bytes, entries, manifest, prepared: Some(prepared) }),
         // The supervisor publishes what an unpacker left only when it ended well.
         (true, _) => Err(UnpackError::Died(ended)),
         (false, _) => Err(UnpackError::Rejected { code, message: reason }),
@@ -54,9 +56,12 @@ mod tests {
     #[test]
     fn only_a_report_of_success_from_an_unpacker_that_ended_well_is_one() {
         let frame = |body: &str| [&[END][..], &[0; HEADER - 1], body.as_bytes()].concat();
-        let good = &frame(&format!(r#"{{"ok":true,"bytes":3,"entries":2,"manifest":"{}"}}"#, Digest([1; 32])));
+        let good = &frame(&format!(r#"{{"ok":true,"bytes":3,"entries":2,"manifest":"{}","prepared":["a"]}}"#, Digest([1; 32])));
         let report = read(ended(Exit::Code(0)), good).unwrap();
-        assert_eq!(report, UnpackReport { bytes: 3, entries: 2, manifest: Some(Digest([1; 32])) });
+        assert_eq!(
+            report,
+            UnpackReport { bytes: 3, entries: 2, manifest: Some(Digest([1; 32])), prepared: Some(vec!["a".to_owned()]) }
+        );
         assert!(matches!(read(ended(Exit::Signal(9)), good), Err(UnpackError::Died(_))));
         assert!(matches!(read(ended(Exit::Code(0)), b""), Err(UnpackError::Died(_))));
         assert!(matches!(read(ended(Exit::Code(0)), &frame("[1]")), Err(UnpackError::BadReport)));

@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::unpacker::Order;
-use crate::{UnpackLimits, sys, zygote};
+use crate::{Prepare, UnpackLimits, sys, zygote};
 
 /// The socket to the supervisor in a spawner, the channel in a cell, the package in an unpacker.
 const SOCKET: i32 = 3;
@@ -44,6 +44,17 @@ pub struct UnpackJob {
     pub report: OwnedFd,
     /// What the package may unpack to.
     pub limits: UnpackLimits,
+    /// What is done with the files then.
+    pub prepare: Prepare,
+}
+
+/// What becomes of the processes that are made here and stay what they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Trades {
+    /// Unpacks a package.
+    pub unpack: fn(UnpackJob) -> ExitCode,
+    /// Hosts WebAssembly programs, over its channel.
+    pub wasm: fn(OwnedFd) -> ExitCode,
 }
 
 /// Why a process is no spawner.
@@ -76,9 +87,9 @@ pub enum SpawnerError {
     },
 }
 
-/// Serves requests for cells until the supervisor goes away. Returns in an unpacker, with the exit status of its work
-/// (`unpack` does it); in every other cell the process becomes something else.
-pub fn run(unpack: impl FnOnce(UnpackJob) -> ExitCode) -> Result<ExitCode, SpawnerError> {
+/// Serves requests for cells until the supervisor goes away. Returns in a process that has a trade of ours, with the exit
+/// status of its work; in every other cell the process becomes something else.
+pub fn run(trades: Trades) -> Result<ExitCode, SpawnerError> {
     let socket = sys::inherited(SOCKET).ok_or(SpawnerError::NotStarted)?;
     let mut line = Vec::new();
     io::stdin().lock().take(64 * 1024).read_to_end(&mut line).map_err(SpawnerError::Boot)?;
@@ -95,18 +106,22 @@ pub fn run(unpack: impl FnOnce(UnpackJob) -> ExitCode) -> Result<ExitCode, Spawn
     }
     match walls::serve(socket, host_proc).kind {
         walls::CellKind::Launcher => walls::launcher::run(),
-        walls::CellKind::Unpacker => unpacker(unpack).map_err(|source| SpawnerError::Io { what: "unpack", source }),
+        walls::CellKind::Unpacker => unpacker(trades.unpack).map_err(|source| SpawnerError::Io { what: "unpack", source }),
+        walls::CellKind::Wasm => {
+            let channel = sys::adopt(CHANNEL).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF));
+            channel.map(trades.wasm).map_err(|source| SpawnerError::Io { what: "take the channel", source })
+        }
         // A spawner is no Python. The supervisor never asks it for one.
         walls::CellKind::Python => Ok(ExitCode::FAILURE),
     }
 }
 
-fn unpacker(unpack: impl FnOnce(UnpackJob) -> ExitCode) -> io::Result<ExitCode> {
+fn unpacker(unpack: fn(UnpackJob) -> ExitCode) -> io::Result<ExitCode> {
     let take = |number| sys::adopt(number).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF));
     let (report, package) = (take(CHANNEL)?, take(PACKAGE)?);
     // The order comes when the place to write to stands.
     let order = Order::receive(File::from(report.as_fd().try_clone_to_owned()?))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let out = rustix::fs::open(OUT, flags, Mode::empty())?;
-    Ok(unpack(UnpackJob { package, out, report, limits: order.limits }))
+    Ok(unpack(UnpackJob { package, out, report, limits: order.limits, prepare: order.prepare }))
 }

@@ -11,7 +11,7 @@ use dunlin_model::{CellId, Digest};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    Bind, BindError, Cell, CellKind, EndError, Ended, Exit, MakeError, Net, Sandboxes, Step, UnpackError, UnpackLimits,
+    Bind, BindError, Cell, CellKind, EndError, Ended, Exit, MakeError, Net, Prepare, Sandboxes, Step, UnpackError, UnpackLimits,
     UnpackReport, Usage,
 };
 
@@ -166,9 +166,15 @@ impl Sandboxes for Fake {
         state.over.get(&cell).cloned().ok_or(EndError::NoSuchCell(cell))
     }
 
-    async fn unpack(&self, package: Digest, _zip: OwnedFd, _limits: UnpackLimits) -> Result<UnpackReport, UnpackError> {
+    async fn unpack(
+        &self,
+        package: Digest,
+        _zip: OwnedFd,
+        _limits: UnpackLimits,
+        _prepare: Prepare,
+    ) -> Result<UnpackReport, UnpackError> {
         self.state().deeds.push(Deed::Unpack(package));
-        Ok(UnpackReport { bytes: 0, entries: 0, manifest: None })
+        Ok(UnpackReport { bytes: 0, entries: 0, manifest: None, prepared: None })
     }
 
     async fn discard_tree(&self, package: Digest) -> Result<(), BindError> {

@@ -167,12 +167,12 @@ pub fn zip_of_folder(folder: &Path) -> Result<String> {
 ///
 /// # Errors
 /// Never for the names a test uses.
-pub fn zip_of(files: &[(&str, &str)]) -> Result<String> {
+pub fn zip_of(files: &[(&str, impl AsRef<[u8]>)]) -> Result<String> {
     let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    for (name, text) in files {
+    for (name, content) in files {
         let mode = if name.ends_with("bootstrap") { 0o755 } else { 0o644 };
         archive.start_file(*name, zip::write::SimpleFileOptions::default().unix_permissions(mode))?;
-        archive.write_all(text.as_bytes())?;
+        archive.write_all(content.as_ref())?;
     }
     Ok(base64::engine::general_purpose::STANDARD.encode(archive.finish()?.into_inner()))
 }

@@ -143,6 +143,11 @@ problems! {
     Checksum = "bad_checksum", "its contents do not match their checksum";
     /// The compressed data is damaged.
     Corrupt = "corrupt", "its compressed data is damaged";
+    /// Unpacked well, but useless.
+    Unprepared {
+        /// Why, as it is told.
+        reason: String
+    } = "unprepared", "{reason}";
     /// Our side failed.
     Io(io::Error) = "io", "it could not be unpacked";
 }

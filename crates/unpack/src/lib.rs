@@ -68,18 +68,30 @@ pub fn unpack(zip: &File, out: BorrowedFd<'_>, limits: &UnpackLimits) -> Result<
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Report<'a> {
-    Good { ok: bool, bytes: u64, entries: u64, manifest: String },
+    Good { ok: bool, bytes: u64, entries: u64, manifest: String, prepared: Vec<String> },
     Bad { ok: bool, code: &'a str, reason: String },
 }
 
 /// Unpacks `zip` into `out` and says on `report` how it went: one `End` frame of `docs/design/wire.md` with a JSON body,
-/// `{"ok":true,"bytes":…,"entries":…,"manifest":"…"}` or `{"ok":false,"code":"…","reason":"…"}`.
+/// `{"ok":true,"bytes":…,"entries":…,"manifest":"…","prepared":[…]}` or `{"ok":false,"code":"…","reason":"…"}`.
+///
+/// `prepare` is called on what was unpacked and names the files it did something with, or says why they are refused.
 #[must_use]
-pub fn run(zip: OwnedFd, out: BorrowedFd<'_>, report: OwnedFd, limits: &UnpackLimits) -> ExitCode {
-    let (report_body, code) = match unpack(&File::from(zip), out, limits) {
-        Ok(unpacked) => {
-            let manifest = unpacked.manifest.iter().map(|byte| format!("{byte:02x}")).collect();
-            (Report::Good { ok: true, bytes: unpacked.bytes, entries: unpacked.entries, manifest }, ExitCode::SUCCESS)
+pub fn run(
+    zip: OwnedFd,
+    out: BorrowedFd<'_>,
+    report: OwnedFd,
+    limits: &UnpackLimits,
+    prepare: impl FnOnce(BorrowedFd<'_>) -> Result<Vec<String>, String>,
+) -> ExitCode {
+    let unpacked = unpack(&File::from(zip), out, limits).and_then(|unpacked| match prepare(out) {
+        Ok(prepared) => Ok((unpacked, prepared)),
+        Err(reason) => Err(Problem::Unprepared { reason }.into()),
+    });
+    let (report_body, code) = match unpacked {
+        Ok((Unpacked { bytes, entries, manifest }, prepared)) => {
+            let manifest = manifest.iter().map(|byte| format!("{byte:02x}")).collect();
+            (Report::Good { ok: true, bytes, entries, manifest, prepared }, ExitCode::SUCCESS)
         }
         Err(rejected) => {
             (Report::Bad { ok: false, code: rejected.problem.code(), reason: rejected.to_string() }, ExitCode::from(1))

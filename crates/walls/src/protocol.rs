@@ -35,6 +35,8 @@ pub enum CellKind {
     Python,
     /// Unpacks one code package and exits. Its descriptor 4 is the package.
     Unpacker,
+    /// Hosts WebAssembly programs.
+    Wasm,
 }
 
 impl CellKind {
@@ -43,11 +45,12 @@ impl CellKind {
             CellKind::Launcher => 1,
             CellKind::Python => 2,
             CellKind::Unpacker => 3,
+            CellKind::Wasm => 4,
         }
     }
 
     fn from_code(code: u32) -> Option<CellKind> {
-        [CellKind::Launcher, CellKind::Python, CellKind::Unpacker].into_iter().find(|kind| kind.code() == code)
+        [CellKind::Launcher, CellKind::Python, CellKind::Unpacker, CellKind::Wasm].into_iter().find(|kind| kind.code() == code)
     }
 }
 
@@ -284,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_request_survives_its_bytes() {
-        for kind in [CellKind::Launcher, CellKind::Python, CellKind::Unpacker] {
+        for kind in [CellKind::Launcher, CellKind::Python, CellKind::Unpacker, CellKind::Wasm] {
             let request = MakeRequest {
                 kind,
                 host_uid: 2_000_000_123,

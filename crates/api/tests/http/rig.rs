@@ -21,7 +21,7 @@ use dunlin_model::{
 use dunlin_pool::{InstanceInfo, InstanceState};
 use dunlin_runtime::{Answer, Payload};
 use dunlin_sandbox::{
-    Bind, BindError, Cell, CellKind, EndError, Ended, MakeError, Net, Sandboxes, UnpackError, UnpackLimits, UnpackReport,
+    Bind, BindError, Cell, CellKind, EndError, Ended, MakeError, Net, Prepare, Sandboxes, UnpackError, UnpackLimits, UnpackReport,
 };
 use dunlin_store::{AccessKey, Memory, Store};
 use dunlin_telemetry::{Logs, LogsConfig};
@@ -59,13 +59,13 @@ impl Sandboxes for Unpacker {
     async fn end(&self, cell: CellId) -> Result<Ended, EndError> {
         Err(EndError::NoSuchCell(cell))
     }
-    async fn unpack(&self, package: Digest, zip: OwnedFd, _: UnpackLimits) -> Result<UnpackReport, UnpackError> {
+    async fn unpack(&self, package: Digest, zip: OwnedFd, _: UnpackLimits, _: Prepare) -> Result<UnpackReport, UnpackError> {
         let bytes = std::io::read_to_string(std::fs::File::from(zip)).unwrap_or_default();
         if bytes.as_bytes() == BAD_ZIP {
             return Err(UnpackError::Rejected { code: "traversal".to_owned(), message: "entry '../evil' climbs out".to_owned() });
         }
         self.trees.lock().unwrap().insert(package);
-        Ok(UnpackReport { bytes: 1, entries: 1, manifest: None })
+        Ok(UnpackReport { bytes: 1, entries: 1, manifest: None, prepared: Some(Vec::new()) })
     }
     async fn discard_tree(&self, package: Digest) -> Result<(), BindError> {
         self.trees.lock().unwrap().remove(&package);

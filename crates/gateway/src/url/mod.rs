@@ -21,7 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dunlin_auth::ExpectedBody;
 use dunlin_invoke::Reply;
-use dunlin_model::{Function, FunctionKey, Invocation, LogType, Origin, Protocol, Qualifier, RequestId, Trigger};
+use dunlin_model::{Function, FunctionKey, Invocation, LogType, Origin, Qualifier, RequestId, Trigger};
 use dunlin_runtime::{Answer, Payload};
 use dunlin_store::Stored;
 use http::header::UPGRADE;
@@ -140,7 +140,7 @@ impl Hit<'_> {
 
     /// Whether the request itself goes to the function, as it is.
     fn passes(&self) -> bool {
-        self.function.value.config.runtime.protocol() == Protocol::Http
+        self.function.value.config.runtime.protocol().passes_requests()
     }
 
     /// Most bytes of a request's body. One that streams is never held, so that it may be larger.

@@ -69,6 +69,11 @@ impl FunctionConfig {
         if let Some(hooks) = &self.instance_lifecycle_config {
             check_hook("instanceLifecycleConfig.initializer", hooks.initializer.as_ref(), limits.initializer_s_max)?;
             check_hook("instanceLifecycleConfig.preStop", hooks.pre_stop.as_ref(), limits.pre_stop_s_max)?;
+            let set = |hook: &Option<LifecycleHook>| hook.as_ref().is_some_and(LifecycleHook::is_set);
+            if self.runtime.language() == Language::Wasm && (set(&hooks.initializer) || set(&hooks.pre_stop)) {
+                let why = "is not supported for the runtime wasm: every call has an instance of its own, so there is nothing to prepare";
+                return wrong("instanceLifecycleConfig", why.to_owned());
+            }
         }
         if let Some(tags) = &self.tags {
             check_tags(tags)?;
@@ -83,7 +88,8 @@ impl FunctionConfig {
         match self.runtime.language() {
             Language::Python | Language::Node | Language::Php => check_handler_form("handler", &self.handler),
             Language::Java => check_java_handler("handler", &self.handler),
-            Language::Go | Language::Wasm => check_program(&self.handler),
+            Language::Go => check_program(&self.handler),
+            Language::Wasm => check_module(&self.handler),
             Language::Custom | Language::Provided => Ok(()),
         }
     }
@@ -124,6 +130,16 @@ fn check_program(handler: &str) -> Result<(), InvalidField> {
         Ok(())
     } else {
         Err(InvalidField::new("handler", format!("must name a file in the package, for example 'main' (actual: {handler:?})")))
+    }
+}
+
+/// The name of a file in the package's top folder; one that is no `.wasm` file, or none, stands for the default.
+fn check_module(handler: &str) -> Result<(), InvalidField> {
+    if !handler.contains('/') && (handler.len() > ".wasm".len() || !handler.ends_with(".wasm")) {
+        Ok(())
+    } else {
+        let form = "must name a .wasm file in the top folder of the package, for example 'main.wasm'";
+        Err(InvalidField::new("handler", format!("{form} (actual: {handler:?})")))
     }
 }
 

@@ -64,6 +64,7 @@ impl From<crate::CellKind> for walls::CellKind {
         match kind {
             crate::CellKind::Launcher => Self::Launcher,
             crate::CellKind::Python(_) => Self::Python,
+            crate::CellKind::Wasm => Self::Wasm,
         }
     }
 }

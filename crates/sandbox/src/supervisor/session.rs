@@ -18,6 +18,7 @@ use super::make::{MakeFor, MakeJob};
 use super::unpack::TreeJob;
 use crate::protocol::{Ask, Message, REQUEST_MAX, Refusal, Request};
 use crate::seqpacket;
+use crate::unpacker::Order;
 use crate::{CellKind, Step};
 
 /// How long an answer waits for the server to read those before it.
@@ -97,7 +98,7 @@ impl Session {
         let pushed = match request.ask {
             Ask::Make { kind, net } => {
                 let queue = match kind {
-                    CellKind::Launcher => Some(&shared.launchers),
+                    CellKind::Launcher | CellKind::Wasm => Some(&shared.launchers),
                     CellKind::Python(interpreter) => shared.pythons.get(&interpreter),
                 };
                 let Some(queue) = queue else {
@@ -117,8 +118,11 @@ impl Session {
                 shared.cells.end(cell, self, id);
                 true
             }
-            Ask::Unpack { package, limits } => match descriptor {
-                Some(zip) => shared.trees_queue.push(TreeJob::Unpack { session, id, package, zip, limits }).is_ok(),
+            Ask::Unpack { package, limits, prepare } => match descriptor {
+                Some(zip) => shared
+                    .trees_queue
+                    .push(TreeJob::Unpack { session, id, package, zip, order: Order { limits, prepare } })
+                    .is_ok(),
                 None => false,
             },
             Ask::Discard { package } => shared.trees_queue.push(TreeJob::Discard { session, id, package }).is_ok(),

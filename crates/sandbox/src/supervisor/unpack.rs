@@ -23,10 +23,14 @@ use super::make::{Made, MakeFor, MakeJob};
 use super::session::Session;
 use crate::protocol::{Message, REPORT_MAX, Refusal};
 use crate::unpacker::Order;
-use crate::{Ended, Exit, Net, Step, UnpackLimits};
+use crate::{Ended, Exit, Net, Prepare, Step, UnpackLimits};
 
 const DEADLINE: Duration = Duration::from_secs(120);
 const MEMORY_BYTES: u64 = 256 << 20;
+/// A compiler holds what it reads, what it writes, and several times as much in between.
+const COMPILER_MEMORY_BYTES: u64 = 1 << 30;
+/// What a preparation may add to the entries of a package.
+const PREPARED_ENTRIES_MAX: u64 = 32;
 const PIDS: u32 = 16;
 
 /// The most a package may unpack to, whatever the server asks for.
@@ -40,7 +44,7 @@ pub(super) enum TreeJob {
         id: u64,
         package: Digest,
         zip: OwnedFd,
-        limits: UnpackLimits,
+        order: Order,
     },
     Discard {
         session: Arc<Session>,
@@ -58,11 +62,11 @@ pub(super) fn run(shared: &Shared) -> io::Result<()> {
     let doorway = Doorway::open()?;
     while let Some(job) = shared.trees_queue.wait() {
         match job {
-            TreeJob::Unpack { session, id, package, zip, limits } => {
+            TreeJob::Unpack { session, id, package, zip, order } => {
                 if session.over() {
                     continue;
                 }
-                match unpack(shared, &doorway, package, zip, limits) {
+                match unpack(shared, &doorway, package, zip, order) {
                     Ok(Unpacked::Present) => session.say(&Message::Present { id }, &[]),
                     Ok(Unpacked::Ended { ended, report }) => {
                         session.say(&Message::Unpacked { id, ended, report }, &[]);
@@ -89,11 +93,13 @@ enum Unpacked {
     Ended { ended: Ended, report: Vec<u8> },
 }
 
-fn unpack(shared: &Shared, doorway: &Doorway, package: Digest, zip: OwnedFd, limits: UnpackLimits) -> Result<Unpacked, Refusal> {
+fn unpack(shared: &Shared, doorway: &Doorway, package: Digest, zip: OwnedFd, order: Order) -> Result<Unpacked, Refusal> {
     if shared.trees.contains(package).map_err(tree_failed)? {
         return Ok(Unpacked::Present);
     }
+    let Order { limits, prepare } = order;
     let limits = UnpackLimits { bytes: limits.bytes.min(BYTES_MAX), entries: limits.entries.min(ENTRIES_MAX) };
+    let entries_max = limits.entries + if prepare == Prepare::Nothing { 0 } else { PREPARED_ENTRIES_MAX };
     let (ended_sender, ended) = mpsc::sync_channel(1);
     let (made_sender, made) = mpsc::sync_channel(1);
     let wanted = MakeFor::Unpack { package: zip, ended: ended_sender, made: made_sender };
@@ -104,7 +110,7 @@ fn unpack(shared: &Shared, doorway: &Doorway, package: Digest, zip: OwnedFd, lim
     let made = made.recv().map_err(|_| stopping)??;
     let uid = made.uid;
     let cell = Arc::clone(&made.cell);
-    let worked = supervise(shared, doorway, made, &ended, limits);
+    let worked = supervise(shared, doorway, made, &ended, Order { limits, prepare });
     cell.kill();
     let (temporary, outcome) = match worked {
         Ok((temporary, outcome)) => (Some(temporary), Ok(outcome)),
@@ -118,7 +124,7 @@ fn unpack(shared: &Shared, doorway: &Doorway, package: Digest, zip: OwnedFd, lim
     let result = outcome.and_then(|(ended, report)| {
         let temporary = temporary.as_deref().expect("an unpacker ran in it");
         if ended.exit == Exit::Code(0) {
-            let published = shared.trees.publish(temporary, uid, limits.entries, package);
+            let published = shared.trees.publish(temporary, uid, entries_max, package);
             published.map_err(|error| Refusal::failed(Step::Publish, &error))?;
         }
         Ok(Unpacked::Ended { ended, report })
@@ -141,7 +147,7 @@ fn supervise(
     doorway: &Doorway,
     made: Made,
     ended: &mpsc::Receiver<Option<Ended>>,
-    limits: UnpackLimits,
+    order: Order,
 ) -> Result<(String, (Ended, Vec<u8>)), Failed> {
     let deadline = Instant::now() + DEADLINE;
     let temporary = shared.trees.make_temporary(made.uid).map_err(|error| (None, tree_failed(error)))?;
@@ -155,12 +161,13 @@ fn supervise(
         let mut body = made.cell.body();
         let body = body.as_mut().ok_or((Some(name.clone()), Refusal::Failed { step: Step::Kill, errno: libc::ESRCH }))?;
         body.bound = true;
-        body.cgroup.set_limits(MEMORY_BYTES, PIDS).map_err(failed(Step::Cgroup))?;
+        let memory_bytes = if order.prepare == Prepare::Nothing { MEMORY_BYTES } else { COMPILER_MEMORY_BYTES };
+        body.cgroup.set_limits(memory_bytes, PIDS).map_err(failed(Step::Cgroup))?;
         let out = detach(&temporary.directory, true).map_err(failed(Step::Tree))?;
         doorway.inside(&made.cell.pidfd, || attach(&out, c"/w/out")).map_err(failed(Step::Mount))?;
     }
     drop(temporary);
-    let order = Order { limits }.encode();
+    let order = order.encode();
     // It may be dead already; then its end says why.
     let _ = rustix::net::send(&made.channel, &order, rustix::net::SendFlags::NOSIGNAL);
     let report = listen(&made, deadline).map_err(failed(Step::Descriptors))?;

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use dunlin_model::Digest;
-use dunlin_sandbox::spawner::{self, UnpackJob};
-use dunlin_sandbox::{Sandboxes, UnpackError, UnpackLimits, UnpackReport};
+use dunlin_sandbox::spawner::{self, Trades, UnpackJob};
+use dunlin_sandbox::{Prepare, Sandboxes, UnpackError, UnpackLimits, UnpackReport};
 
 use crate::parts::{Platform, exec, read_line};
 
@@ -17,7 +17,7 @@ const LIMITS: UnpackLimits = UnpackLimits { bytes: 1 << 20, entries: 100 };
 
 /// The spawner process of these tests.
 pub(crate) fn spawner() -> ExitCode {
-    match spawner::run(unpack) {
+    match spawner::run(Trades { unpack, wasm: |_| ExitCode::FAILURE }) {
         Ok(code) => code,
         Err(error) => {
             let mut error: Option<&dyn std::error::Error> = Some(&error);
@@ -88,14 +88,14 @@ fn package(text: &str) -> (Digest, OwnedFd) {
 
 fn unpack_on(platform: &Platform, text: &str) -> Result<UnpackReport, UnpackError> {
     let (digest, file) = package(text);
-    platform.wait(platform.client.unpack(digest, file, LIMITS))
+    platform.wait(platform.client.unpack(digest, file, LIMITS, Prepare::Nothing))
 }
 
 pub(crate) fn an_unpacked_tree_is_roots_and_read_only() {
     let platform = Platform::start();
     let text = "outside\nfiles\n";
     let report = unpack_on(&platform, text).unwrap();
-    assert_eq!(report, UnpackReport { bytes: LIMITS.bytes, entries: LIMITS.entries, manifest: None });
+    assert_eq!(report, UnpackReport { bytes: LIMITS.bytes, entries: LIMITS.entries, manifest: None, prepared: Some(Vec::new()) });
     let tree = platform.trees().join(Digest::of(text.as_bytes()).to_string());
     let seen = |path: &str| {
         let found = fs::symlink_metadata(tree.join(path)).unwrap();
@@ -114,7 +114,7 @@ pub(crate) fn an_unpacked_tree_is_roots_and_read_only() {
     let before = platform.traces();
     let (digest, _) = package(text);
     let (_, other) = package("refuse");
-    platform.wait(platform.client.unpack(digest, other, LIMITS)).unwrap();
+    platform.wait(platform.client.unpack(digest, other, LIMITS, Prepare::Nothing)).unwrap();
     assert_eq!(platform.traces(), before);
 
     // All at once, the same bytes: one tree, everyone is told.
@@ -123,7 +123,7 @@ pub(crate) fn an_unpacked_tree_is_roots_and_read_only() {
         for _ in 0..6 {
             let client = platform.client.clone();
             let (digest, file) = package("files\noutside\n");
-            asked.spawn(async move { client.unpack(digest, file, LIMITS).await.map(drop) });
+            asked.spawn(async move { client.unpack(digest, file, LIMITS, Prepare::Nothing).await.map(drop) });
         }
         asked.join_all().await.into_iter().collect::<Result<Vec<()>, _>>().unwrap();
     });
