@@ -4,7 +4,7 @@
 //! (`docs/design/wire.md`). What crosses is what crosses to a custom runtime (contract sections 8.2 and 8.3).
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
+use http::header::HeaderMap;
 use http::{Request, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
@@ -65,8 +65,6 @@ pub(crate) fn response(head: &Bytes, body: Body) -> Result<Response<Body>, CallE
     let mut headers = http_headers::from_pairs(&head.headers).ok_or_else(|| bad("a header that is none".to_owned()))?;
     let mark = http_headers::status_mark(&headers);
     http_headers::clean_response(&mut headers).map_err(|bytes| bad(format!("response headers of {bytes} bytes")))?;
-    // How long the body is shows when it is read.
-    headers.remove(header::CONTENT_LENGTH);
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;

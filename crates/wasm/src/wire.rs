@@ -292,7 +292,7 @@ impl Reply {
     }
 
     /// Hears how much of the request's body was read, and asks for as much more in large steps.
-    pub(crate) fn granting(&self) -> impl Fn(usize) + Send + Sync + 'static {
+    pub(crate) fn granting(&self) -> impl Fn(usize) + Send + Sync + use<> {
         let (calls, address, owed) = (Arc::clone(&self.calls), self.address, Mutex::new(0));
         move |bytes| {
             let mut owed = owed.lock().expect("nothing panics while it counts");

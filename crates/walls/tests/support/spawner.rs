@@ -49,6 +49,7 @@ fn main() {
         CellKind::Launcher => launcher::run(),
         CellKind::Unpacker => unpack(),
         CellKind::Python => unreachable!("a spawner is not asked for a fork of Python"),
+        CellKind::Wasm => unreachable!("nothing here hosts programs"),
     }
 }
 
