@@ -122,6 +122,21 @@ impl Instance {
         })
     }
 
+    /// A program of ours, alone in the world.
+    pub(crate) fn of(engine: &Engine, program: Program) -> Self {
+        Self {
+            engine: engine.clone(),
+            program,
+            http_headers: Vec::new(),
+            file: String::new(),
+            code_path: "/".to_owned(),
+            environment: BTreeMap::new(),
+            memory: Memory::new(OWN_BYTES),
+            memory_mb: 0,
+            yields: false,
+        }
+    }
+
     /// A store for one call.
     pub(crate) fn store(
         &self,
