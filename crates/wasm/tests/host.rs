@@ -333,3 +333,40 @@ fn the_example_is_what_its_text_says() {
     assert_eq!(host.call(b"").unwrap(), b"hello");
     assert_eq!(host.call(b"you").unwrap(), b"hello you");
 }
+
+/// The component that `scripts/setup` builds from JavaScript.
+#[test]
+fn a_component_answers_events_and_requests() {
+    let cache = std::env::var_os("DUNLIN_CACHE").map(std::path::PathBuf::from);
+    let cache = cache.unwrap_or_else(|| std::path::PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/dunlin"));
+    let component = fs::read(cache.join("fixtures/wasm-http/main.wasm")).expect("run scripts/setup first");
+    let folder = package(&[("main.wasm", component)]);
+    let began = std::time::Instant::now();
+    prepared(&folder).unwrap();
+    println!("compiled in {:?}", began.elapsed());
+    let mut host = Host::start(folder);
+    let headers = json!([["x-fc-function-name", "f"]]);
+    let loaded = host.load(json!({"function": {"memory": 512}, "concurrency": 4, "httpHeaders": headers}));
+    assert_eq!(loaded.kind, END, "{}", String::from_utf8_lossy(&loaded.body));
+    for _ in 0..2 {
+        let answer: Value = serde_json::from_slice(&host.call(b"an event").unwrap()).unwrap();
+        assert_eq!(answer, json!({"event": "an event", "calls": 1, "requestId": "1-a"}));
+    }
+    assert_eq!(host.call(b"fail").unwrap_err(), json!({"errorMessage": "as asked", "errorType": "Asked"}));
+
+    let head = json!({
+        "requestId": "1-a", "deadlineMs": 0, "retryCount": 0, "takesParts": true,
+        "http": {"method": "PUT", "uri": "/echo?a=1", "headers": [["host", "example.org"]]},
+    });
+    host.send(INVOKE, MORE, 7, head.to_string().as_bytes(), b"");
+    host.send(CHUNK, MORE, 7, b"", b"a body");
+    let head = host.answer(7);
+    let parsed: Value = serde_json::from_slice(&head.head).unwrap_or_default();
+    assert_eq!((head.kind, &parsed["statusCode"]), (HEAD, &json!(201)), "{}", String::from_utf8_lossy(&head.body));
+    assert!(parsed["headers"].as_array().unwrap().contains(&json!(["x-method", "PUT"])), "{parsed}");
+    // It comes back before the request has ended.
+    let chunk = host.answer(7);
+    assert_eq!((chunk.kind, &chunk.body[..]), (CHUNK, &b"a body"[..]));
+    host.send(CHUNK, 0, 7, b"", b"");
+    assert_eq!(host.answer(7).kind, END);
+}
