@@ -62,13 +62,13 @@ fn the_manifest_depends_on_what_is_written_and_on_nothing_else() {
     }
 }
 
-fn report_of(bytes: &[u8]) -> (u8, serde_json::Value) {
+fn report_of(bytes: &[u8], prepared: Result<Vec<String>, String>) -> (u8, serde_json::Value) {
     let work = tempfile::tempdir().unwrap();
     let mut zip = tempfile::tempfile().unwrap();
     zip.write_all(bytes).unwrap();
     let (mut ours, theirs) = UnixStream::pair().unwrap();
     let out = fs::File::open(work.path()).unwrap();
-    let _ = run(OwnedFd::from(zip), out.as_fd(), OwnedFd::from(theirs), &LIMITS);
+    let _ = run(OwnedFd::from(zip), out.as_fd(), OwnedFd::from(theirs), &LIMITS, |_| prepared);
     let mut frame = Vec::new();
     ours.read_to_end(&mut frame).unwrap();
     let (header, body) = frame.split_at(32);
@@ -79,18 +79,27 @@ fn report_of(bytes: &[u8]) -> (u8, serde_json::Value) {
 
 #[test]
 fn the_report_is_one_end_frame() {
-    let (kind, report) = report_of(&zip(&[file("a", b"text")]));
+    let (kind, report) = report_of(&zip(&[file("a", b"text")]), Ok(Vec::new()));
     assert_eq!(
         (kind, report["ok"].as_bool(), report["bytes"].as_u64(), report["entries"].as_u64()),
         (18, Some(true), Some(4), Some(1))
     );
     assert_eq!(report["manifest"].as_str().unwrap().len(), 64);
-    let (kind, report) = report_of(&zip(&[file("../a", b"text")]));
+    let (kind, report) = report_of(&zip(&[file("../a", b"text")]), Ok(Vec::new()));
     assert_eq!(kind, 18);
     assert_eq!(
         report,
         serde_json::json!({"ok": false, "code": "traversal", "reason": "entry '../a': its name leads out of the package"})
     );
+}
+
+#[test]
+fn what_is_done_with_the_files_is_part_of_the_report() {
+    let package = zip(&[file("a", b"text")]);
+    let (_, report) = report_of(&package, Ok(vec!["a".to_owned()]));
+    assert_eq!((report["ok"].as_bool(), &report["prepared"]), (Some(true), &serde_json::json!(["a"])));
+    let (_, report) = report_of(&package, Err("it is no use".to_owned()));
+    assert_eq!(report, serde_json::json!({"ok": false, "code": "unprepared", "reason": "it is no use"}));
 }
 
 #[test]
