@@ -61,7 +61,7 @@ fn frozen(data: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn wait_until_frozen(platform: &Platform, cells: usize) -> Result<Vec<PathBuf>> {
-    eventually("idle instances stand still", || frozen(&platform.data).is_ok_and(|found| found.len() == cells));
+    eventually("idle instances stand still", || Ok(frozen(&platform.data)?.len() == cells))?;
     frozen(&platform.data)
 }
 
@@ -71,9 +71,9 @@ fn call(platform: &Platform, name: &str) -> Result<Value> {
     reply.json()
 }
 
-fn printed(platform: &Platform, name: &str, line: &str) -> bool {
-    let output = platform.cli(&["logs", name, "--grep", line]);
-    output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(line))
+fn printed(platform: &Platform, name: &str, line: &str) -> Result<bool> {
+    let output = platform.cli(&["logs", name, "--grep", line])?;
+    Ok(String::from_utf8_lossy(&output.stdout).contains(line))
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_thread_runs_on_where_the_operator_says_so() -> Result<()> {
     let last = call(&platform, "counter")?["count"].as_u64().context("a number")?;
     // A second's worth of steps after the call; a frozen instance would stop within a tenth.
     let later = format!("step {}", last + 50);
-    eventually("it goes on without a call", || printed(&platform, "counter", &later));
+    eventually("it goes on without a call", || printed(&platform, "counter", &later))?;
     assert_eq!(frozen(&platform.data)?, Vec::<PathBuf>::new());
     Ok(())
 }
@@ -120,7 +120,7 @@ fn a_frozen_instance_runs_its_pre_stop_hook() -> Result<()> {
     wait_until_frozen(&platform, 1)?;
     platform.api.json("PUT", "/functions/f", "UpdateFunction", &json!({"description": "changed"}))?;
     call(&platform, "f")?;
-    eventually("the hook has run", || printed(&platform, "f", "stopping in order"));
+    eventually("the hook has run", || printed(&platform, "f", "stopping in order"))?;
     Ok(())
 }
 

@@ -239,7 +239,7 @@ async fn an_idle_instance_stands_still_until_its_next_call() {
     let f = spec("f", 1, "");
     drop(bench.lease(&f).await.expect("served"));
     drop(bench.lease(&f).await.expect("served"));
-    assert_eq!(frosts(&bench), [], "calls that follow each other pay nothing");
+    assert!(frosts(&bench).is_empty(), "calls that follow each other pay nothing");
     tokio::time::sleep(Duration::from_millis(150)).await;
     bench.settle().await;
     assert_eq!(frosts(&bench), [true]);
@@ -256,7 +256,7 @@ async fn an_instance_runs_on_where_that_was_said() {
     drop(bench.lease(&spec("f", 1, "")).await.expect("served"));
     tokio::time::sleep(Duration::from_secs(9)).await;
     bench.settle().await;
-    assert_eq!(frosts(&bench), []);
+    assert!(frosts(&bench).is_empty());
 }
 
 #[tokio::test(start_paused = true)]

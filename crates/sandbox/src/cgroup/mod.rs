@@ -120,17 +120,17 @@ impl Cgroups {
             Parent::V1(parent) => parent.dirs(),
             Parent::V2(parent) => vec![parent.dir().to_path_buf()],
         };
+        let groups: Vec<_> = self.mounts.iter().flat_map(|mount| tree::find(mount, &self.name)).collect();
+        // In all hierarchies first: what one of them holds frozen is not killed through another.
+        groups.iter().try_for_each(|group| tree::thaw(group))?;
         let mut cells = std::collections::HashSet::new();
-        for mount in &self.mounts {
-            for found in tree::find(mount, &self.name) {
-                let children = tree::children(&found);
-                for child in &children {
-                    tree::remove(child)?;
-                    cells.extend(child.file_name().map(ToOwned::to_owned));
-                }
-                if !own.contains(&found) {
-                    tree::remove(&found)?;
-                }
+        for found in groups {
+            for child in &tree::children(&found) {
+                tree::remove(child)?;
+                cells.extend(child.file_name().map(ToOwned::to_owned));
+            }
+            if !own.contains(&found) {
+                tree::remove(&found)?;
             }
         }
         Ok(cells.len())

@@ -107,6 +107,18 @@ pub(super) fn kill_each(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets everything in `dir` and the groups below go on that version 1 holds frozen.
+pub(super) fn thaw(dir: &Path) -> Result<(), CgroupError> {
+    for child in children(dir) {
+        thaw(&child)?;
+    }
+    write_if_there(dir, "freezer.state", "THAWED").map_err(|source| CgroupError::Io {
+        what: "thaw what is in",
+        path: dir.into(),
+        source,
+    })
+}
+
 /// Kills everything in `dir` and the groups below and removes them. One that is not there is fine.
 pub(super) fn remove(dir: &Path) -> Result<(), CgroupError> {
     for child in children(dir) {
