@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use dunlin_testkit::{Api, Connection, Platform};
+use dunlin_testkit::{Api, Connection, Options, Platform};
 use serde_json::json;
 
 use crate::functions::{Deployed, Language, NODE, PHP, PYTHON, bare, bare_at_once, java, ms, phase, wasm};
@@ -22,12 +22,15 @@ struct Round {
     cold: Vec<f64>,
     warm: Vec<f64>,
     phases: [Vec<f64>; 5],
+    bare_beside_empty: Vec<f64>,
+    empty: Vec<f64>,
     bare_at_once: Vec<f64>,
     at_once: Vec<f64>,
 }
 
 pub(crate) fn run(rounds: usize, calls: usize) -> Result<Vec<Section>> {
     let platform = Platform::fresh()?;
+    let without_stock = Platform::start(&Options { args: vec!["--stock".into(), "0".into()], ..Options::default() })?;
     let mut waiting = Section::new(
         "cold",
         format!(
@@ -35,6 +38,14 @@ pub(crate) fn run(rounds: usize, calls: usize) -> Result<Vec<Section>> {
              Bare: the interpreter doing nothing, with an empty environment. Milliseconds."
         ),
         &["", "bare", "cold p50", "cold p99", "ratio", "warm p50", "queue", "bind", "load", "init", "handler"],
+    );
+    let mut empty = Section::new(
+        "cold, no cell waiting",
+        format!(
+            "The same with a pool that keeps no cell ({} calls a round): each call waits for one to be made.",
+            calls_to_empty(calls)
+        ),
+        &["", "bare", "cold p50", "cold p99", "ratio"],
     );
     let mut at_once = Section::new(
         "cold, 20 at once",
@@ -46,7 +57,10 @@ pub(crate) fn run(rounds: usize, calls: usize) -> Result<Vec<Section>> {
     for language in [&PYTHON, &NODE, &PHP, java()?] {
         let mut all = Vec::new();
         for number in 0..rounds {
-            all.push(round(&platform.api, language, number, calls).with_context(|| format!("{} round {number}", language.name))?);
+            let named = || format!("{} round {number}", language.name);
+            let mut figures = round(&platform.api, language, number, calls).with_context(named)?;
+            round_without_stock(&without_stock.api, language, number, calls_to_empty(calls), &mut figures).with_context(named)?;
+            all.push(figures);
         }
         let over = |figure: &dyn Fn(&Round) -> f64| median(&all.iter().map(figure).collect::<Vec<_>>());
         let ratio = over(&|round| median(&round.cold) / median(&round.bare));
@@ -60,6 +74,18 @@ pub(crate) fn run(rounds: usize, calls: usize) -> Result<Vec<Section>> {
         figures.extend((0..PHASES.len()).map(|index| over(&|round: &Round| median(&round.phases[index]))));
         waiting.row(language.name, &figures, 3);
         waiting.verdicts.push(Verdict::at_most(format!("P1 {}: a cell waits", language.name), ratio, language.promised.0));
+        let made = over(&|round| median(&round.empty) / median(&round.bare_beside_empty));
+        empty.row(
+            language.name,
+            &[
+                over(&|round| median(&round.bare_beside_empty)),
+                over(&|round| median(&round.empty)),
+                over(&|round| quantile(&round.empty, 0.99)),
+                made,
+            ],
+            3,
+        );
+        empty.verdicts.push(Verdict::at_most(format!("P1 {}: no cell waits", language.name), made, language.promised.1));
         let crowded = over(&|round| median(&round.at_once) / median(&round.bare_at_once));
         at_once.row(
             language.name,
@@ -74,7 +100,7 @@ pub(crate) fn run(rounds: usize, calls: usize) -> Result<Vec<Section>> {
         at_once.verdicts.push(Verdict::at_most(format!("P1 {}: 20 at once", language.name), crowded, language.promised.1));
     }
     let modules = without_interpreter(&platform.api, rounds, calls)?;
-    Ok(vec![waiting, at_once, modules])
+    Ok(vec![waiting, empty, at_once, modules])
 }
 
 /// WebAssembly has no interpreter that could be started bare. What it is held against is a time: what its first call takes
@@ -139,6 +165,27 @@ fn round(api: &Api, language: &Language, number: usize, calls: usize) -> Result<
     figures.at_once = called_at_once(api, &functions[calls..])?;
     functions.iter().try_for_each(|function| function.remove(api))?;
     Ok(figures)
+}
+
+/// Making a cell takes longer than finding one, and varies less.
+fn calls_to_empty(calls: usize) -> usize {
+    calls.div_ceil(2)
+}
+
+/// First calls on a platform that keeps no cells.
+fn round_without_stock(api: &Api, language: &Language, number: usize, calls: usize, figures: &mut Round) -> Result<()> {
+    let mut functions = Vec::new();
+    for call in 0..calls {
+        let name = format!("empty-{}-{number}-{call}", language.name);
+        functions.push(Deployed::hello(api, language, &name, json!({}))?);
+    }
+    let mut connection = Connection::open(api.address())?;
+    for function in &functions {
+        figures.bare_beside_empty.push(bare(language.bare)?);
+        thread::sleep(Duration::from_millis(50));
+        figures.empty.push(ms(function.call(&mut connection)?.first_byte));
+    }
+    functions.iter().try_for_each(|function| function.remove(api))
 }
 
 /// Calls all of them at the same moment; each one's time from that moment.
