@@ -37,6 +37,7 @@ pub use self::firewall::Caps;
 use self::firewall::{LoadError, Rules};
 use self::guard::Guard;
 use self::links::{Made, Workshop, at};
+use self::netlink::Netlink;
 use self::pool::{Kind, Pool, Reach};
 use self::ranges::{REFUSED, Range4};
 use crate::Net;
@@ -163,9 +164,25 @@ impl NetPool {
         Ok(NetNs { made: self.inner.pool.take(kind)?, reach: self.inner.pool.reach() })
     }
 
+    /// What opens links, for the calling thread: nobody waits for another's.
+    pub fn opener(&self) -> Result<LinkOpener, NetError> {
+        Ok(LinkOpener(Netlink::open().map_err(at("open a netlink socket"))?))
+    }
+
     /// The sockets the server's DNS stub answers on, bound where cells' queries arrive. `None` without egress.
     pub fn dns_sockets(&self) -> Result<Option<DnsSockets>, NetError> {
         self.inner.dns.as_ref().map(|dns| dns.try_clone().map_err(at("copy a socket"))).transpose()
+    }
+}
+
+/// Opens cells' links from the host's side. Belongs to the net namespace it was made in, which must be the pool's.
+#[derive(Debug)]
+pub struct LinkOpener(Netlink);
+
+impl LinkOpener {
+    /// Opens the way out. Does nothing for a loopback-only namespace.
+    pub fn open(&mut self, net: &NetNs) -> Result<(), NetError> {
+        net.made.link.map_or(Ok(()), |link| link.open(&mut self.0))
     }
 }
 
@@ -181,11 +198,6 @@ impl NetNs {
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.made.ns.as_fd()
-    }
-
-    /// Opens the way out. Does nothing for a loopback-only namespace.
-    pub fn link_up(&self) -> Result<(), NetError> {
-        self.made.link.map_or(Ok(()), |link| self.reach.open(link))
     }
 
     /// A fresh, unconnected, non-blocking TCP/IPv4 socket inside the namespace.

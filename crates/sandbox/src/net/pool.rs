@@ -1,7 +1,7 @@
 //! The two threads behind [`NetPool`](super::NetPool).
 //!
-//! `net` makes namespaces ahead of need and takes down the links of those that are done with; `net-calls` answers what a
-//! cell on its way to a call needs at once, so that it never waits behind a namespace that is being made. What they
+//! `net` makes namespaces ahead of need and takes down the links of those that are done with; `net-calls` opens sockets
+//! inside them, so that a cell on its way to a call never waits behind a namespace that is being made. What they
 //! share is one lock around two short queues.
 
 use std::collections::VecDeque;
@@ -16,7 +16,6 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use super::NetError;
 use super::guard::Guard;
 use super::links::{Link, Made, Workshop, at, inside, this_namespace};
-use super::netlink::Netlink;
 
 /// How long [`Pool::take`] waits for a namespace: far longer than a host under load needs for one.
 const TAKE_MAX: Duration = Duration::from_secs(10);
@@ -101,10 +100,11 @@ pub(super) struct Reach {
     calls: SyncSender<Call>,
 }
 
+/// A socket is wanted inside a namespace.
 #[derive(Debug)]
-enum Call {
-    Open { link: Link, reply: SyncSender<Result<(), NetError>> },
-    Socket { ns: Arc<OwnedFd>, reply: SyncSender<Result<OwnedFd, NetError>> },
+struct Call {
+    ns: Arc<OwnedFd>,
+    reply: SyncSender<Result<OwnedFd, NetError>>,
 }
 
 impl Pool {
@@ -117,10 +117,9 @@ impl Pool {
             state.linked.target = linked;
         }
         let (calls, incoming) = mpsc::sync_channel(CALLS_MAX);
-        let netlink = Netlink::open().map_err(at("open a netlink socket"))?;
         let home = this_namespace().map_err(at("find this thread's net namespace"))?;
         let name = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        name("net-calls").spawn(move || answer(&incoming, netlink, &home)).map_err(at("start a thread"))?;
+        name("net-calls").spawn(move || answer(&incoming, &home)).map_err(at("start a thread"))?;
         let inner = Arc::clone(&shared);
         let thread = name("net").spawn(move || fill(&inner, workshop, guard)).map_err(at("start a thread"))?;
         Ok(Self { shared, calls, thread: Some(thread) })
@@ -170,15 +169,9 @@ impl Drop for Pool {
 }
 
 impl Reach {
-    pub(super) fn open(&self, link: Link) -> Result<(), NetError> {
-        let (reply, answer) = mpsc::sync_channel(1);
-        self.calls.send(Call::Open { link, reply }).map_err(|_| NetError::Gone)?;
-        answer.recv().map_err(|_| NetError::Gone)?
-    }
-
     pub(super) fn socket(&self, ns: &Arc<OwnedFd>) -> Result<OwnedFd, NetError> {
         let (reply, answer) = mpsc::sync_channel(1);
-        self.calls.send(Call::Socket { ns: Arc::clone(ns), reply }).map_err(|_| NetError::Gone)?;
+        self.calls.send(Call { ns: Arc::clone(ns), reply }).map_err(|_| NetError::Gone)?;
         answer.recv().map_err(|_| NetError::Gone)?
     }
 
@@ -251,23 +244,16 @@ fn fill(shared: &Shared, mut workshop: Workshop, guard: Option<Guard>) {
 }
 
 /// The thread `net-calls`. Ends when nobody is left to call it.
-fn answer(calls: &Receiver<Call>, mut netlink: Netlink, home: &OwnedFd) {
-    while let Ok(call) = calls.recv() {
+fn answer(calls: &Receiver<Call>, home: &OwnedFd) {
+    while let Ok(Call { ns, reply }) = calls.recv() {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let open = || Ok(rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?);
+        let opened = inside(home, &ns, open);
+        let lost = matches!(opened, Err(NetError::Lost(_)));
         // Whoever asked may have gone meanwhile.
-        match call {
-            Call::Open { link, reply } => {
-                let _ = reply.send(link.open(&mut netlink));
-            }
-            Call::Socket { ns, reply } => {
-                let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-                let open = || Ok(rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?);
-                let opened = inside(home, &ns, open);
-                let lost = matches!(opened, Err(NetError::Lost(_)));
-                let _ = reply.send(opened);
-                if lost {
-                    return;
-                }
-            }
+        let _ = reply.send(opened);
+        if lost {
+            return;
         }
     }
 }

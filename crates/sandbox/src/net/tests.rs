@@ -91,7 +91,7 @@ impl Host {
 
     fn bound_cell(&self, pool: &NetPool) -> NetNs {
         let cell = pool.take(Net::Internet).unwrap();
-        cell.link_up().unwrap();
+        pool.opener().unwrap().open(&cell).unwrap();
         cell
     }
 
@@ -148,7 +148,7 @@ fn a_loopback_cell_reaches_itself_only() {
     on_a_host(|host| {
         let pool = start(&host.config);
         let cell = pool.take(Net::Loopback).unwrap();
-        cell.link_up().unwrap();
+        pool.opener().unwrap().open(&cell).unwrap();
         for address in PRIVATE.into_iter().chain([PUBLIC, HOST, dns::RESOLVER]) {
             let error = host.connect(&cell, (address, 80), NEVER).unwrap_err();
             let NetError::Io { source, .. } = error else { panic!("{error}") };
@@ -169,7 +169,7 @@ fn the_way_out_is_closed_until_the_cell_is_bound() {
         let pool = start(&host.config);
         let cell = pool.take(Net::Internet).unwrap();
         assert!(host.connect(&cell, (PUBLIC, 80), NEVER).is_err());
-        cell.link_up().unwrap();
+        pool.opener().unwrap().open(&cell).unwrap();
         host.greeting(&cell, (PUBLIC, 80));
     });
 }
@@ -294,10 +294,11 @@ fn a_dropped_namespace_takes_its_link_along_and_a_dropped_pool_everything() {
         drop(cells);
         assert!(eventually(|| host.links() == 0));
         let cell = pool.take(Net::Internet).unwrap();
+        let mut opener = pool.opener().unwrap();
         drop(pool);
         assert_eq!(host.links(), 0);
         assert!(!host.tables().contains("dunlin"));
-        assert!(matches!(cell.link_up(), Err(NetError::Io { .. })));
+        assert!(matches!(opener.open(&cell), Err(NetError::Io { .. })));
     });
 }
 
@@ -361,9 +362,10 @@ fn how_long_things_take() {
         eprintln!("300 linked: {:?}", began.elapsed());
         let mut up = Vec::new();
         let mut connected = Vec::new();
+        let mut opener = pool.opener().unwrap();
         for cell in cells.iter().take(50) {
             let began = Instant::now();
-            cell.link_up().unwrap();
+            opener.open(cell).unwrap();
             up.push(began.elapsed());
             let began = Instant::now();
             host.connect(cell, (PUBLIC, 80), Duration::from_secs(5)).unwrap();

@@ -3,6 +3,9 @@
 //! A binding thread has a file system root of its own (`unshare(CLONE_FS)`), so that it can step into a cell's mount
 //! namespace and back while the others run. It resolves two paths in there, `/code` and `/w/tmp`, in a root that
 //! nobody inside can write.
+//!
+//! Binding is what a first call waits for, so the thread that reads a request to bind carries it out itself. What would
+//! have to wait, or is in no such hurry, goes to the threads `bind`.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,6 +22,7 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 use super::Shared;
 use super::cells::{Body, LiveCell};
 use super::session::Session;
+use crate::net::LinkOpener;
 use crate::protocol::{Message, Refusal};
 use crate::{Bind, Step, sys};
 
@@ -46,22 +50,50 @@ pub(super) enum Change {
 
 /// A thread `bind`: changes cells until the queue is closed.
 pub(super) fn run(shared: &Shared) -> io::Result<()> {
-    let doorway = Doorway::open()?;
+    let mut binder = Binder::open(shared)?;
     while let Some(job) = shared.binds.wait() {
-        let session = Arc::clone(&job.session);
-        match change(shared, &doorway, &job) {
-            Ok(None) => session.say(&Message::Done { id: job.id }, &[]),
-            Ok(Some(socket)) => session.say(&Message::Socket { id: job.id }, &[socket.as_fd()]),
-            Err(why) => session.refuse(job.id, why),
-        }
+        binder.perform(shared, &job);
     }
     Ok(())
 }
 
-fn change(shared: &Shared, doorway: &Doorway, job: &BindJob) -> Result<Option<OwnedFd>, Refusal> {
-    let cell = shared.cells.get(job.cell).ok_or(Refusal::NoSuchCell)?;
-    match &job.change {
-        Change::Bind(bind) => bind_cell(shared, doorway, &cell, bind).map(|()| None),
+/// What a thread binds cells with.
+pub(super) struct Binder {
+    doorway: Doorway,
+    links: LinkOpener,
+}
+
+impl Binder {
+    /// For the calling thread, which is in the host's net namespace.
+    pub(super) fn open(shared: &Shared) -> io::Result<Self> {
+        let links = shared.net.opener().map_err(io::Error::other)?;
+        Ok(Self { doorway: Doorway::open()?, links })
+    }
+
+    /// Changes a cell and answers whoever asked.
+    pub(super) fn perform(&mut self, shared: &Shared, job: &BindJob) {
+        match self.change(shared, job) {
+            Ok(None) => job.session.say(&Message::Done { id: job.id }, &[]),
+            Ok(Some(socket)) => job.session.say(&Message::Socket { id: job.id }, &[socket.as_fd()]),
+            Err(why) => job.session.refuse(job.id, why),
+        }
+    }
+
+    fn change(&mut self, shared: &Shared, job: &BindJob) -> Result<Option<OwnedFd>, Refusal> {
+        let cell = shared.cells.get(job.cell).ok_or(Refusal::NoSuchCell)?;
+        change(shared, self, &cell, &job.change)
+    }
+}
+
+/// Whether binding the cell would have to wait for its walls.
+pub(super) fn would_wait(shared: &Shared, cell: CellId) -> bool {
+    let Some(cell) = shared.cells.get(cell) else { return false };
+    matches!(look_at_walls(&cell, Duration::ZERO), Err(error) if error.kind() == io::ErrorKind::TimedOut)
+}
+
+fn change(shared: &Shared, binder: &mut Binder, cell: &LiveCell, change: &Change) -> Result<Option<OwnedFd>, Refusal> {
+    match change {
+        Change::Bind(bind) => bind_cell(shared, binder, cell, bind).map(|()| None),
         Change::Cpu(millis) => {
             let body = cell.body();
             let body = body.as_ref().ok_or(Refusal::NoSuchCell)?;
@@ -84,7 +116,7 @@ fn change(shared: &Shared, doorway: &Doorway, job: &BindJob) -> Result<Option<Ow
     }
 }
 
-fn bind_cell(shared: &Shared, doorway: &Doorway, cell: &LiveCell, bind: &Bind) -> Result<(), Refusal> {
+fn bind_cell(shared: &Shared, binder: &mut Binder, cell: &LiveCell, bind: &Bind) -> Result<(), Refusal> {
     wait_for_walls(cell).map_err(|error| Refusal::failed(Step::Spawner, &error))?;
     let mut guard = cell.body();
     let body = guard.as_mut().ok_or(Refusal::NoSuchCell)?;
@@ -104,7 +136,8 @@ fn bind_cell(shared: &Shared, doorway: &Doorway, cell: &LiveCell, bind: &Bind) -
         }
     };
     limit(body, &bind).map_err(|error| Refusal::failed(Step::Cgroup, &error))?;
-    doorway
+    binder
+        .doorway
         .inside(&cell.pidfd, || {
             if let Some(code) = &code {
                 attach(code, c"/code")?;
@@ -112,8 +145,7 @@ fn bind_cell(shared: &Shared, doorway: &Doorway, cell: &LiveCell, bind: &Bind) -
             if shared.without.keeps(Wall::TmpSize) { resize_tmp(bind.tmp_bytes) } else { Ok(()) }
         })
         .map_err(|error| Refusal::failed(Step::Mount, &error))?;
-    body.net.link_up().map_err(|error| super::net_failed(&error))?;
-    Ok(())
+    binder.links.open(&body.net).map_err(|error| super::net_failed(&error))
 }
 
 fn limit(body: &Body, bind: &Bind) -> io::Result<()> {
@@ -122,19 +154,22 @@ fn limit(body: &Body, bind: &Bind) -> io::Result<()> {
 
 /// Waits until the cell has made its last mount, or has died on the way.
 pub(super) fn wait_for_walls(cell: &LiveCell) -> io::Result<()> {
-    let Some(walls) = cell.body().as_mut().and_then(|body| body.walls.take()) else { return Ok(()) };
-    let patience = Timespec::try_from(WALLS_PATIENCE).expect("a few seconds fit");
-    loop {
-        let mut polled = [PollFd::new(&walls, PollFlags::IN)];
-        if rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, Some(&patience)))? == 0 {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        // The cell writes into it what it writes to join a cgroup; the end is what counts.
-        let mut ignored = [0; 8];
-        if rustix::io::retry_on_intr(|| rustix::io::read(&walls, &mut ignored))? == 0 {
-            return Ok(());
-        }
+    look_at_walls(cell, WALLS_PATIENCE)
+}
+
+/// The same with another patience. `TimedOut` when the walls do not stand by then.
+fn look_at_walls(cell: &LiveCell, patience: Duration) -> io::Result<()> {
+    let Some(walls) = cell.body().as_ref().and_then(|body| body.walls.clone()) else { return Ok(()) };
+    let patience = Timespec::try_from(patience).expect("a few seconds fit");
+    // The cell writes into it what it writes to join a cgroup; the end, which is told unasked, is what counts.
+    let mut polled = [PollFd::new(&walls, PollFlags::empty())];
+    if rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, Some(&patience)))? == 0 {
+        return Err(io::ErrorKind::TimedOut.into());
     }
+    if let Some(body) = cell.body().as_mut() {
+        body.walls = None;
+    }
+    Ok(())
 }
 
 /// A copy of the mount at `tree`, attached nowhere, that gives nobody inside any rights.

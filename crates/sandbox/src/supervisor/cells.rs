@@ -68,8 +68,8 @@ pub(super) struct Body {
     pub(super) cgroup: CellCgroup,
     pub(super) net: NetNs,
     pub(super) uid: u32,
-    /// Closed from inside once every mount of the walls stands.
-    pub(super) walls: Option<OwnedFd>,
+    /// Closed from inside once every mount of the walls stands; `None` once that was seen.
+    pub(super) walls: Option<Arc<OwnedFd>>,
     pub(super) bound: bool,
     /// The tree that is mounted at `/code`.
     pub(super) code: Option<Digest>,

@@ -31,6 +31,9 @@ const DEATHS_MAX: u32 = 10;
 /// How long a server may live on without its socket: closing a store and leaving takes a moment.
 const LINGER_MAX: Duration = Duration::from_secs(5);
 
+/// How many threads read what the server asks for.
+const READERS: usize = 2;
+
 /// The supervisor's own exit status when it gives its server up.
 const EXIT_GAVE_UP: u8 = 70;
 
@@ -61,7 +64,7 @@ pub(super) struct Server {
     /// `None` when a test is the server.
     pub(super) process: Option<Process>,
     pub(super) session: Arc<Session>,
-    pub(super) reader: JoinHandle<()>,
+    pub(super) readers: Vec<JoinHandle<()>>,
     pub(super) since: Instant,
 }
 
@@ -202,13 +205,19 @@ impl Main {
         let session = Session::new(socket)?;
         self.sessions += 1;
         let number = self.sessions;
-        let reading = Arc::clone(&session);
-        let reader = start(&self.shared, "session", move |shared| {
-            reading.serve(shared);
-            shared.order(Order::SessionOver(number));
-            Ok(())
-        })?;
-        self.server = Some(Server { process: None, session, reader, since: Instant::now() });
+        let read = |session: Arc<Session>| {
+            start(&self.shared, "session", move |shared| {
+                let served = session.serve(shared);
+                // Said by the last as by the first: hearing it again changes nothing.
+                shared.order(Order::SessionOver(number));
+                served
+            })
+        };
+        let readers = (0..READERS).map(|_| read(Arc::clone(&session))).collect::<io::Result<Vec<_>>>();
+        if readers.is_err() {
+            session.finish();
+        }
+        self.server = Some(Server { process: None, session, readers: readers?, since: Instant::now() });
         Ok(())
     }
 
@@ -237,7 +246,7 @@ impl Main {
         let exit = server.process.map_or(Exit::Unknown, Process::reap);
         server.session.finish();
         self.shared.cells.kill_all();
-        join(server.reader);
+        server.readers.into_iter().for_each(join);
         if self.stop_by.is_some() {
             let code = if exit == Exit::Code(0) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
             self.verdict = Some(Ok(code));

@@ -188,7 +188,7 @@ impl Maker {
             cgroup,
             net: parts.net,
             uid,
-            walls: Some(parts.walls),
+            walls: Some(parts.walls.into()),
             bound: false,
             code: None,
             frozen: false,

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!  main      starts and waits for server, spawner, zygote; signals; decides when to stop
-//!  session   reads requests of the server, one thread per life of it     ─┐
-//!  make ×n   one per spawner: cgroup, net, uid, descriptors, clone        │ bounded queues
-//!  bind ×3   code, limits, CPU, freezing, sockets                         │
-//!  trees ×2  unpacking, discarding                                       ─┘
+//!  session ×2  reads requests of the server, binds: code, limits, the link  ─┐
+//!  make ×n     one per spawner: cgroup, net, uid, descriptors, clone         │ bounded queues
+//!  bind ×2     binds that have to wait, CPU, freezing, sockets               │
+//!  trees ×2    unpacking, discarding                                        ─┘
 //!  reap      waits for the death of cells ──▶ teardown ×2 takes their walls down
 //! ```
 //!

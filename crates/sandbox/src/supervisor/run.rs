@@ -35,7 +35,7 @@ const STATE_IN_SERVER: &str = "/mnt/dunlin/state";
 
 /// Requests that wait for a thread, per kind.
 const QUEUE: usize = 8192;
-const BINDERS: usize = 3;
+const BINDERS: usize = 2;
 const TREE_THREADS: usize = 2;
 const TEARDOWN_THREADS: usize = 2;
 
@@ -282,7 +282,7 @@ impl Main {
                 process.reap();
             }
             server.session.finish();
-            join(server.reader);
+            server.readers.into_iter().for_each(join);
         }
         // From here on nobody is told to start a spawner.
         drop(orders);

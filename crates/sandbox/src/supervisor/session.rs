@@ -1,5 +1,8 @@
 //! One life of the server, as the supervisor sees it: reads its requests and hands them to the threads that do them.
 //!
+//! Two threads read. A bind is carried out by the thread that read it, because a first call waits for it and each hand-over
+//! to another thread costs as much as half the bind; the other goes on reading meanwhile.
+//!
 //! # Invariants
 //! - A packet that is no request ends the session, and with it every cell the session made.
 //! - A server that does not read its answers ends its session too: nothing is kept for it.
@@ -13,7 +16,7 @@ use std::time::Duration;
 use rustix::net::sockopt::Timeout;
 
 use super::Shared;
-use super::bind::{BindJob, Change};
+use super::bind::{self, BindJob, Binder, Change};
 use super::make::{MakeFor, MakeJob};
 use super::unpack::TreeJob;
 use crate::protocol::{Ask, Message, REQUEST_MAX, Refusal, Request};
@@ -67,8 +70,9 @@ impl Session {
         self.over.load(Ordering::Acquire)
     }
 
-    /// Reads requests until the server goes away or breaks the protocol.
-    pub(super) fn serve(self: &Arc<Self>, shared: &Arc<Shared>) {
+    /// A reading thread: reads requests until the server goes away or breaks the protocol.
+    pub(super) fn serve(self: &Arc<Self>, shared: &Arc<Shared>) -> io::Result<()> {
+        let mut binder = Binder::open(shared)?;
         let mut buffer = [0; REQUEST_MAX];
         loop {
             let (length, descriptors) = match seqpacket::receive(self.socket.as_fd(), &mut buffer) {
@@ -87,12 +91,13 @@ impl Session {
                 tracing::error!("the server sent the wrong descriptors");
                 break;
             }
-            self.dispatch(shared, request, descriptors.into_iter().next());
+            self.dispatch(shared, &mut binder, request, descriptors.into_iter().next());
         }
         self.finish();
+        Ok(())
     }
 
-    fn dispatch(self: &Arc<Self>, shared: &Arc<Shared>, request: Request, descriptor: Option<OwnedFd>) {
+    fn dispatch(self: &Arc<Self>, shared: &Arc<Shared>, binder: &mut Binder, request: Request, descriptor: Option<OwnedFd>) {
         let id = request.id;
         let session = Arc::clone(self);
         let pushed = match request.ask {
@@ -106,7 +111,15 @@ impl Session {
                 };
                 queue.push(MakeJob { kind: kind.into(), net, wanted: MakeFor::Server { session, id } }).is_ok()
             }
-            Ask::Bind { cell, bind } => shared.binds.push(BindJob { session, id, cell, change: Change::Bind(bind) }).is_ok(),
+            Ask::Bind { cell, bind } => {
+                let job = BindJob { session, id, cell, change: Change::Bind(bind) };
+                if bind::would_wait(shared, cell) {
+                    shared.binds.push(job).is_ok()
+                } else {
+                    binder.perform(shared, &job);
+                    true
+                }
+            }
             Ask::SetCpu { cell, cpu_millis } => {
                 shared.binds.push(BindJob { session, id, cell, change: Change::Cpu(cpu_millis) }).is_ok()
             }
