@@ -1,13 +1,32 @@
 'use strict';
 // The Node.js bootstrap: loads the user's module and answers calls on descriptor 3 (docs/design/wire.md).
 //
-// Runs as `node --max-old-space-size=N bootstrap.js`, warms the path that a Load and an Invoke take, says Ready, and
-// serves calls until the host closes the channel: one at a time, or as many side by side as Load says.
+// Runs as `node --max-old-space-size=N bootstrap.js`, says Ready, and serves calls until the host closes the channel: one
+// at a time, or as many side by side as Load says. When told that it will wait for its function it rehearses the path that a
+// Load and an Invoke take: what is compiled then is not compiled while a caller waits.
 //
 // What always holds:
 // - A call is answered once. What a late callback, timer or rejection says after that goes to the log at most.
 // - stdout and stderr are drained before an answer is written: the host has a call's output before its answer.
 // - An exception nobody caught ends the process, after the calls in flight were told.
+
+// The limit of the heap holds from the start on. Its flag only tells V8 that what Node keeps compiled was compiled under
+// other flags and must not be used; without it Node's own modules load in a third of the time.
+const HEAP_FLAG = '--max-old-space-size';
+const heapMb = Number((process.execArgv.find((word) => word.startsWith(`${HEAP_FLAG}=`)) || '').split('=')[1]) || 0;
+function forgetHeapFlag() {
+  const { noDeprecation } = process;
+  process.noDeprecation = true;
+  try {
+    // Not by way of the module `v8`, which loads half of the others first.
+    process.binding('v8').setFlagsFromString(`${HEAP_FLAG}=0`);
+  } catch {
+    // Another Node: it starts more slowly.
+  } finally {
+    process.noDeprecation = noDeprecation;
+  }
+}
+forgetHeapFlag();
 
 const fs = require('fs');
 const Module = require('module');
@@ -17,9 +36,10 @@ const path = require('path');
 const { Readable } = require('stream');
 const { format } = require('util');
 const { pathToFileURL } = require('url');
+const threads = require('worker_threads');
 
 const CHANNEL = 3;
-const LOAD = 2, INIT = 3, INVOKE = 4, CHUNK = 5, CANCEL = 6, PRE_STOP = 7, GRANT = 8;
+const LOAD = 2, INIT = 3, INVOKE = 4, CHUNK = 5, CANCEL = 6, PRE_STOP = 7, GRANT = 8, PREPARE = 9, REHEARSE = 10;
 const READY = 16, HEAD = 17, END = 18, ERROR = 19, CREDIT = 20;
 const MORE = 1;
 const HANDLED = 'HandledInvocationError';
@@ -36,12 +56,18 @@ const STACK_LINES_MAX = 100;
 /** Answers up to this size are copied beside their header and written at once. */
 const SMALL = 16 << 10;
 
+/** How often a rehearsal goes through a load and a call: often enough for V8 to remember what it met on the way. */
+const ROUNDS = 30;
+/** More than the youngest part of the heap holds at first. */
+const YOUNG_BYTES = 1536 << 10;
+
 const NOTHING = Buffer.alloc(0);
 const stringify = JSON.stringify;
 const { stdout, stderr } = process;
 
-/** The channel; made once the bootstrap is warm. */
-let channel = null;
+const channel = new net.Socket({ fd: CHANNEL, readable: true, writable: true });
+/** Where small answers are written at once: the channel's descriptor, or nowhere during a rehearsal. */
+let out = CHANNEL;
 /** What `Load` said. */
 let loaded = { function: {}, service: {}, codePath: '/code' };
 /** The user's handler. */
@@ -139,7 +165,7 @@ function send(kind, stream, token, head, body) {
   let rest = first;
   if (small && channel.writableLength === 0) {
     try {
-      rest = first.subarray(fs.writeSync(CHANNEL, first));
+      rest = first.subarray(fs.writeSync(out, first));
     } catch (error) {
       if (error.code !== 'EAGAIN') throw error;
     }
@@ -303,7 +329,7 @@ process.on('uncaughtException', (error) => {
   const told = [...exchanges.values()].filter((request) => !request.answered);
   if (told.length === 0) report(describe(error, true));
   for (const request of told) fail(request, error, UNHANDLED, true);
-  drained(() => channel === null || channel.writableLength === 0 ? process.exit(1) : channel.end(() => process.exit(1)));
+  drained(() => channel.writableLength === 0 ? process.exit(1) : channel.end(() => process.exit(1)));
 });
 
 // ---- the log
@@ -353,22 +379,34 @@ function patchOs() {
   const memory = () => (loaded.function.memory || 128) * (1 << 20);
   os.totalmem = memory;
   os.freemem = () => Math.max(0, memory() - process.memoryUsage.rss());
-  Module.syncBuiltinESMExports();
+}
+
+/** A thread's heap is limited like the process's, which the flag would have done. */
+function patchThreads() {
+  if (heapMb === 0) return;
+  threads.Worker = class Worker extends threads.Worker {
+    constructor(file, options) {
+      super(file, { ...options, resourceLimits: { maxOldGenerationSizeMb: heapMb, ...options?.resourceLimits } });
+    }
+  };
 }
 
 // ---- loading
 
-/** Makes the process look as the function's own: environment, working directory, module paths. */
-function begin(load) {
+/** Makes the process look as the function's own, as far as that goes without its code: environment, module paths. */
+function prepare(load) {
   loaded = { function: {}, service: {}, codePath: '/code', ...load };
-  const env = load.env || {};
-  for (const name of Object.keys(process.env)) if (!(name in env)) delete process.env[name];
-  for (const name of Object.keys(env)) process.env[name] = env[name];
+  const env = loaded.env || {};
   const code = loaded.codePath;
-  const roots = [process.env.NODE_PATH, path.join(code, 'node_modules'), code, '/opt/nodejs/node_modules'];
-  process.env.NODE_PATH = roots.filter(Boolean).join(':');
+  const roots = [env.NODE_PATH, path.join(code, 'node_modules'), code, '/opt/nodejs/node_modules'];
+  setEnvironment({ ...env, NODE_PATH: roots.filter(Boolean).join(':') });
   Module._initPaths();
-  process.chdir(code);
+}
+
+/** By its differences: each look at `process.env` is a call out of JavaScript. */
+function setEnvironment(wanted) {
+  for (const name of Object.keys(process.env)) if (!(name in wanted)) delete process.env[name];
+  for (const name of Object.keys(wanted)) if (process.env[name] !== wanted[name]) process.env[name] = wanted[name];
 }
 
 /** Finds what `file.function` names. Folders are written with slashes. Answers a function, or a promise of one. */
@@ -454,15 +492,16 @@ function serve(request, head, body) {
 function perform(request, head, body) {
   let input;
   try {
-    input = JSON.parse(head.toString());
+    input = head.length > 0 ? JSON.parse(head.toString()) : null;
     if (request.kind !== LOAD) request.requestId = input.requestId;
     if (request.kind === INVOKE) return call(request, handler, [body, makeContext(input, request)]);
     if (request.kind === LOAD) {
-      begin(input);
-      const found = lookup(input.handler);
+      if (input !== null) prepare(input);
+      process.chdir(loaded.codePath);
+      const found = lookup(loaded.handler);
       const accept = (value) => {
         handler = value;
-        if (input.concurrency > 1) whose = new (require('async_hooks').AsyncLocalStorage)();
+        if (loaded.concurrency > 1) whose = new (require('async_hooks').AsyncLocalStorage)();
         succeed(request);
       };
       if (typeof found === 'function') return accept(found);
@@ -514,10 +553,20 @@ function makeReader(onFrame) {
   };
 }
 
+/** Frames that came during a rehearsal. */
+let held = null;
+
+function receive(frame) {
+  if (held === null) onFrame(frame);
+  else held.push(frame);
+}
+
 function onFrame({ kind, flags, stream, token, head, body }) {
   if (kind === LOAD || kind === INIT || kind === INVOKE || kind === PRE_STOP) {
     return serve(new Exchange(kind, stream, token, (flags & MORE) !== 0), head, body);
   }
+  if (kind === PREPARE) return prepare(JSON.parse(head.toString()));
+  if (kind === REHEARSE) return void rehearse();
   if (kind !== CHUNK && kind !== CANCEL && kind !== GRANT) process.exit(1);
   const request = exchanges.get(stream);
   // It may have been answered while this was on its way.
@@ -531,64 +580,59 @@ function onFrame({ kind, flags, stream, token, head, body }) {
   request.news();
 }
 
-/** Walks the path of a Load and an Invoke, CommonJS and ES modules, without leaving a trace. */
-async function prewarm() {
-  const head = Buffer.from('{"requestId":"1-0","deadlineMs":0,"retryCount":0}');
-  const frame = Buffer.alloc(HEADER_BYTES + head.length + 2, 0);
-  frame[0] = INVOKE;
-  frame.writeUInt32LE(head.length, 8);
-  frame.writeUInt32LE(2, 12);
-  head.copy(frame, HEADER_BYTES);
-  const module = new Module('/warm.js');
-  module._compile('exports.handler = async (event, context) => ({ a: event.length, b: context.requestId });', '/warm.js');
-  handler = module.exports.handler;
-  for (let i = 0; i < 3; i++) {
-    await new Promise((resolve) => {
-      channel = { writableLength: 1, cork() {}, write() {}, uncork: resolve };
-      makeReader(onFrame)(frame);
-    });
-  }
-  isFile('/code/index.js');
-  format('%s %d %j', new Date().toISOString(), 1, { a: [1] }, new Error('warm').stack);
-  stdout.write('');
-  await new Promise((resolve) => setTimeout(resolve, 1));
-  await import('data:text/javascript,export const handler = 1');
-  handler = null;
-  channel = null;
-}
+// ---- before there is a function
 
-/** Loads a function the way a Load does, from a folder that is gone afterwards, so that the first real one finds its path
- * compiled and its pages its own. Leaves no trace. */
-function rehearse() {
-  const before = { loaded, folder: process.cwd(), program: process.argv[1], nodePath: process.env.NODE_PATH, children: module.children.length };
-  let folder = null;
+/** Loads a function and serves calls before there are any, the way they will come. Leaves no trace. */
+async function rehearse() {
+  const source = path.join(__dirname, 'rehearsal.js');
+  const before = { loaded, folder: process.cwd(), program: process.argv[1], env: { ...process.env }, children: module.children.length };
+  const frame = (kind, body, event) => onFrame({ kind, flags: 0, stream: 0, token: NOTHING, head: Buffer.from(stringify(body)), body: Buffer.from(event) });
+  const load = {
+    codePath: __dirname, handler: 'rehearsal.handler', runtime: 'nodejs20', env: { ...before.env },
+    function: { name: 'f', handler: 'h', memory: 128, timeout: 3 }, service: { name: '' }, accountId: '0', region: 'r', instanceId: 'c-0',
+  };
+  for (let i = 0; i < 16; i++) load.env[`DUNLIN_${i}`] = 'x';
+  held = [];
   try {
-    folder = fs.mkdtempSync('/tmp/.dunlin-');
-    const source = path.join(folder, 'index.js');
-    fs.writeFileSync(source, "'use strict';\nexports.handler = async () => 'hello';\n");
-    begin({ codePath: folder, env: { ...process.env } });
-    lookup('index.handler');
-    delete require.cache[source];
+    out = fs.openSync('/dev/null', 'w');
+    for (let i = 0; i < ROUNDS; i++) {
+      frame(PREPARE, load, '');
+      onFrame({ kind: LOAD, flags: 0, stream: 0, token: NOTHING, head: NOTHING, body: NOTHING });
+      frame(INVOKE, { requestId: '1-0', deadlineMs: 0, retryCount: 0 }, '{"key":"value"}');
+      for (let turn = 0; turn < 100 && exchanges.size > 0; turn++) await null;
+      delete require.cache[source];
+    }
+    // What else many functions do.
+    format('%s %d %j', new Date().toISOString(), 1, { a: [1] }, new Error('warm').stack);
+    stdout.write('');
+    // The collection that has come near would otherwise come while a caller waits.
+    for (let bytes = 0; bytes < YOUNG_BYTES; bytes += 1024) new Array(128);
+    // Takes turns of the loop: nothing is done afterwards, for a function may have come meanwhile and replaced what was there.
+    import('data:text/javascript,export const handler = 1');
   } catch {
     // A slower first call is all that comes of it.
   } finally {
+    if (out !== CHANNEL) fs.closeSync(out);
+    out = CHANNEL;
+    handler = current = null;
+    exchanges.clear();
     process.chdir(before.folder);
-    if (folder !== null) fs.rmSync(folder, { recursive: true, force: true });
-    for (const key of Object.keys(Module._pathCache)) if (folder !== null && key.includes(folder)) delete Module._pathCache[key];
+    for (const key of Object.keys(Module._pathCache)) if (key.includes(source)) delete Module._pathCache[key];
     module.children.length = before.children;
     process.argv[1] = before.program;
-    if (before.nodePath === undefined) delete process.env.NODE_PATH;
-    else process.env.NODE_PATH = before.nodePath;
+    setEnvironment(before.env);
     loaded = before.loaded;
     Module._initPaths();
+    const frames = held;
+    held = null;
+    frames.forEach(receive);
   }
 }
 
 patchOs();
-prewarm().then(rehearse).then(() => {
-  channel = new net.Socket({ fd: CHANNEL, readable: true, writable: true });
-  channel.on('data', makeReader(onFrame));
-  channel.on('end', () => process.exit(0));
-  channel.on('error', () => process.exit(0));
-  send(READY, 0, null, Buffer.from(stringify({ runtime: `nodejs ${process.versions.node}` })), NOTHING);
-});
+patchThreads();
+Module.syncBuiltinESMExports();
+channel.on('data', makeReader(receive));
+channel.on('end', () => process.exit(0));
+channel.on('error', () => process.exit(0));
+send(READY, 0, null, Buffer.from(stringify({ runtime: `nodejs ${process.versions.node}` })), NOTHING);

@@ -1,8 +1,8 @@
 """The Python bootstrap: loads the user's module and answers calls on descriptor 3 (docs/design/wire.md).
 
-`main()` is called in a process that was forked from the zygote, or by running this file. It never returns.
-`prewarm()` walks the path that a Load and an Invoke take, so that a forked child has its own copies of the pages it will
-write before a call waits for them.
+`main()` is called in a process that was forked from the zygote, or by running this file. It never returns. It says Ready
+as soon as it can serve. When told that it will wait for its function it rehearses a Load and an Invoke: a fork shares its
+memory with the zygote until it writes to it, and what is copied then is not copied while a caller waits.
 
 What always holds:
 - Nothing is imported on top that user code would pay for: the zygote's page tables are copied for every instance.
@@ -24,12 +24,13 @@ import sys
 import time
 
 import _contextvars
+import _frozen_importlib_external
 import _signal
 import _sitebuiltins
 
 CHANNEL = 3
 
-EXEC, LOAD, INIT, INVOKE, CHUNK, CANCEL, PRE_STOP, GRANT = 1, 2, 3, 4, 5, 6, 7, 8
+EXEC, LOAD, INIT, INVOKE, CHUNK, CANCEL, PRE_STOP, GRANT, PREPARE, REHEARSE = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 READY, HEAD, END, ERROR, CREDIT = 16, 17, 18, 19, 20
 MORE = 1
 
@@ -48,7 +49,10 @@ _NO_TOKEN = bytes(16)
 
 _dumps, _loads = json.dumps, json.loads
 _writev, _write, _getpid, _exit = os.writev, os.write, os.getpid, os._exit
+_putenv, _unsetenv = os.putenv, os.unsetenv
 _OWN_FILE = __file__
+
+CODE = "/code"
 
 # The call that this thread or task serves, where there are several at a time.
 _request_id = _contextvars.ContextVar("request_id", default="")
@@ -326,8 +330,10 @@ class Instance:
     def __init__(self, wire):
         self.wire = wire
         self.load = {}
+        self.unprepared = None
         self.handler = None
         self.context = Context
+        self.paths = _paths_of_python()
         self.request_id = ""
         self.loop = None
         self.callers = None
@@ -357,7 +363,9 @@ class Instance:
                         "FunctionError", f"The result is {len(result)} bytes, more than the limit of {RESULT_MAX} bytes"
                     )
             elif kind == LOAD:
-                self.begin(_loads(head))
+                if head:
+                    self.prepare(head)
+                self.begin()
                 result = b""
             else:
                 call = _loads(head)
@@ -438,27 +446,36 @@ class Instance:
         else:
             self.callers.begin(exchange, head, body)
 
-    def begin(self, load):
-        """Makes the process look as the function's own: environment, working directory, paths, then its module."""
-        self.load = load
+    def prepare(self, head):
+        """Makes the process look as the function's own, as far as that goes without its code."""
+        self.load = load = _loads(head)
         # The runtime's name is pythonX.Y; before 3.12 contexts had credentials and a service.
         minor = load.get("runtime", "").partition(".")[2]
         self.context = Context if minor.isdigit() and int(minor) >= 12 else ContextWithService
-        os.environ.clear()
-        os.environ.update(load.get("env") or {})
-        time.tzset()
-        code = load.get("codePath", "/code")
+        _set_environment(load.get("env") or {})
+
+    def prepare_early(self, head):
+        """The same before there is a request to answer: what goes wrong is told when there is one."""
+        try:
+            self.prepare(head)
+        except Exception as error:
+            self.unprepared = error
+
+    def begin(self):
+        """The rest: working directory and paths, then the function's module."""
+        if self.unprepared is not None:
+            raise self.unprepared
+        code = self.load.get("codePath", CODE)
         os.chdir(code)
-        _set_paths(code)
-        _prepare_logging(self)
-        self.handler = self.lookup(load["handler"])
+        _set_paths(code, self.paths)
+        self.handler = self.lookup(self.load["handler"])
 
     def lookup(self, name):
         """Imports what `file.function` names. Folders are written with slashes."""
         file, dot, attribute = name.rpartition(".")
         if not dot or not file or not attribute:
             raise Failure("HandlerNotFound", f"Handler '{name}' is not of the form 'file.function'")
-        module = _import(self.load.get("codePath", "/code"), file)
+        module = _import(self.load.get("codePath", CODE), file)
         found = getattr(module, attribute, None)
         if not callable(found):
             raise Failure("HandlerNotFound", f"Handler '{attribute}' missing on module '{file}'")
@@ -601,24 +618,47 @@ def _import(code, file):
     return sys.modules[name]
 
 
-def _set_paths(code):
+def _set_environment(wanted):
+    """Makes the environment what is wanted, by its differences. Past the mapping, whose looks at each pair cost ten times
+    what the pair does; what is in it is the same afterwards."""
+    held, encode = os.environ._data, os.fsencode
+    wanted = {encode(name): encode(value) for name, value in wanted.items()}
+    zone = held.get(b"TZ")
+    for name in [name for name in held if name not in wanted]:
+        del held[name]
+        _unsetenv(name)
+    for name, value in wanted.items():
+        if held.get(name) != value:
+            _putenv(name, value)
+            held[name] = value
+    if held.get(b"TZ") != zone:
+        time.tzset()
+
+
+def _paths_of_python():
     own = os.path.dirname(os.path.abspath(_OWN_FILE))
-    version = "python%d.%d" % sys.version_info[:2]
+    return [entry for entry in sys.path if entry and os.path.abspath(entry) != own]
+
+
+def _set_paths(code, rest):
     wanted = [code]
-    wanted += [entry for entry in os.environ.get("PYTHONPATH", "").split(":") if entry]
-    layers = ("/opt/python", f"/opt/python/lib/{version}/site-packages")
-    wanted += [layer for layer in layers if os.path.isdir(layer)]
-    rest = [entry for entry in sys.path if entry and os.path.abspath(entry) != own]
+    wanted += [entry for entry in os.environ.get("PYTHONPATH", "").split(":") if entry and entry != code]
+    if os.path.isdir("/opt/python"):
+        wanted.append("/opt/python")
+        layer = "/opt/python/lib/python%d.%d/site-packages" % sys.version_info[:2]
+        wanted += [layer] if os.path.isdir(layer) else []
     sys.path[:] = list(dict.fromkeys(wanted + rest))
     for entry in wanted:
-        sys.path_importer_cache.pop(entry, None)
+        finder = sys.path_importer_cache.get(entry)
+        if finder is None:
+            sys.path_importer_cache.pop(entry, None)
+        else:
+            # It was made before there was anything to find.
+            finder.invalidate_caches()
 
 
 class _LoggingFinder:
     """Sets `logging` up the moment user code imports it, so that nobody else pays for it."""
-
-    def __init__(self, instance):
-        self.instance = instance
 
     def find_spec(self, name, path=None, target=None):
         if name != "logging":
@@ -627,28 +667,38 @@ class _LoggingFinder:
         for finder in sys.meta_path:
             spec = finder.find_spec(name, path, target)
             if spec is not None:
-                inner, instance = spec.loader.exec_module, self.instance
+                inner = spec.loader.exec_module
 
                 def exec_module(module):
                     inner(module)
-                    _configure_logging(module, instance)
+                    _configure_logging(module)
 
                 spec.loader.exec_module = exec_module
                 return spec
         return None
 
 
-def _prepare_logging(instance):
+def prepare_logging():
+    """Has what is logged printed the contract's way. Done once, by the zygote if there is one."""
+    global _logging_is_prepared
+    if _logging_is_prepared:
+        return
+    _logging_is_prepared = True
     if "logging" in sys.modules:
-        _configure_logging(sys.modules["logging"], instance)
+        _configure_logging(sys.modules["logging"])
     else:
-        sys.meta_path.insert(0, _LoggingFinder(instance))
+        sys.meta_path.insert(0, _LoggingFinder())
 
 
-def _configure_logging(logging, instance):
+_logging_is_prepared = False
+# The instance whose calls log, where there is one call at a time.
+_logging_instance = None
+
+
+def _configure_logging(logging):
     class Formatter(logging.Formatter):
         def format(self, record):
-            record.request_id = _request_id.get() or instance.request_id
+            record.request_id = _request_id.get() or _logging_instance.request_id
             return super().format(record)
 
     class Handler(logging.StreamHandler):
@@ -757,6 +807,10 @@ def _serve(wire, instance):
             exchange = Exchange(kind, stream, token)
             exchange.body_ended = not flags & MORE
             instance.serve(exchange, head, body)
+        elif kind == PREPARE:
+            instance.prepare_early(head)
+        elif kind == REHEARSE:
+            rehearse()
         elif wire.news is None:
             if not wire.note(kind, flags, stream, body):
                 return
@@ -768,70 +822,56 @@ def _serve(wire, instance):
         del head, body
 
 
-def prewarm():
-    """Walks the path of a Load and an Invoke without leaving a trace."""
-    inward, outward = os.pipe()
-    back, forth = os.pipe()
-    try:
-        source = io.open(inward, "rb", 65536, closefd=False)
-        wire = Wire(source, forth)
-        instance = Instance(wire)
-        scope = {}
-        exec(compile("def handler(event, context):\n return {'a': len(event), 'b': context.request_id}\n", "w", "exec"), scope)
-        instance.handler = scope["handler"]
-        instance.context = ContextWithService
-        instance.load = _loads('{"function":{"name":"f"},"service":{},"accountId":"0","region":"r"}')
-        head, event = b'{"requestId":"1-0","deadlineMs":0,"retryCount":0}', b'{"key":"value"}'
-        frame = _HEADER.pack(INVOKE, 0, 0, 1, len(head), len(event), _NO_TOKEN) + head + event
-        _write(outward, frame)
-        os.close(outward)
-        outward = -1
-        with source:
-            _serve(wire, instance)
-        os.read(back, 4096)
-    finally:
-        for descriptor in (inward, outward, back, forth):
-            if descriptor >= 0:
-                os.close(descriptor)
+def _frame(kind, stream, head, body=b""):
+    return _HEADER.pack(kind, 0, 0, stream, len(head), len(body), _NO_TOKEN) + head + body
 
 
-def _rehearse():
-    """Loads a module and serves a call before there is either. A fork shares its memory with the zygote until it writes
-    to it, and what is copied now is not copied while a caller waits. Leaves no trace."""
-    folder, name = "/tmp/.dunlin-" + os.urandom(8).hex(), "_dunlin_rehearsal"
-    source = folder + "/" + name + ".py"
+def rehearse():
+    """Loads a function and serves a call before there is either, the way they will come. Leaves no trace."""
+    folder, name = os.path.dirname(os.path.abspath(_OWN_FILE)), "rehearsal"
+    path, home, environment = list(sys.path), os.getcwd(), dict(os.environ)
+    load = {
+        "codePath": folder, "handler": name + ".handler", "env": {**environment, **{"DUNLIN_%d" % i: "x" for i in range(16)}},
+        "runtime": "python3.10", "function": {"name": "f", "handler": "h", "memory": 128, "timeout": 3},
+        "service": {"name": "", "logProject": "", "logStore": "", "qualifier": "", "versionId": ""},
+        "accountId": "0", "region": "r", "instanceId": "c-0",
+    }
+    call = b'{"requestId":"1-0","deadlineMs":0,"retryCount":0}'
+    pipes = []
     try:
-        os.mkdir(folder, 0o700)
-        with open(source, "w", encoding="utf-8") as file:
-            file.write("import os\n\n\ndef handler(event, context):\n    return 'hello'\n")
-        sys.path.insert(0, folder)
-        __import__(name)
-        time.tzset()
-        prewarm()
+        pipes += os.pipe()
+        pipes += os.pipe()
+        _write(pipes[1], _frame(PREPARE, 0, _dumps(load).encode()) + _frame(LOAD, 1, b"") + _frame(INVOKE, 2, call, b"{}"))
+        os.close(pipes.pop(1))
+        with io.open(pipes[0], "rb", 65536, closefd=False) as source:
+            wire = Wire(source, pipes[2])
+            _serve(wire, Instance(wire))
+        # What finds the user's modules is made here; it looks again when they are there.
+        _frozen_importlib_external.PathFinder.find_spec(name, [CODE])
     except Exception:
         pass  # A slower first call is all that comes of it.
     finally:
-        sys.path[:] = [entry for entry in sys.path if entry != folder]
+        for descriptor in pipes:
+            os.close(descriptor)
+        os.chdir(home)
+        sys.path[:] = path
         sys.path_importer_cache.pop(folder, None)
         sys.modules.pop(name, None)
-        for remove, path in ((os.unlink, source), (os.rmdir, folder)):
-            try:
-                remove(path)
-            except OSError:
-                pass
+        _set_environment(environment)
 
 
 def main():
     """Speaks the wire on descriptor 3 until the host closes it. Never returns."""
+    global _logging_instance
     gc.enable()
     sys.dont_write_bytecode = True
     _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
     os.set_inheritable(CHANNEL, False)
     _prepare_output()
     kept = _forget_ourselves()
-    _rehearse()
     wire = Wire(None, CHANNEL)
-    instance = Instance(wire)
+    instance = _logging_instance = Instance(wire)
+    prepare_logging()
     try:
         wire.source = io.open(CHANNEL, "rb", 65536, closefd=False)
         ready = b'{"runtime":"python %s"}' % sys.version.split()[0].encode()

@@ -96,8 +96,9 @@ def main():
     randomness = Randomness()
     for descriptor in (supervisor, host_proc):
         os.set_inheritable(descriptor, False)
-    # The same walk once here: what it allocates for good is then shared instead of private to each child.
-    bootstrap.prewarm()
+    # The same rehearsal once here: what it allocates for good is then shared instead of private to each child.
+    bootstrap.prepare_logging()
+    bootstrap.rehearse()
     sys.argv[:] = [""]
     gc.collect()
     gc.freeze()
@@ -106,7 +107,6 @@ def main():
     # From here on this is a child, behind its walls.
     gc.enable()
     randomness.renew()
-    bootstrap.prewarm()
     bootstrap.main()
 
 

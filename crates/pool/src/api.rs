@@ -27,7 +27,8 @@ pub struct Config {
     /// Most starts under way at a time (bind, load, initializer), of which one account may have three quarters and one
     /// function a half. Default 128: a start waits more than it computes.
     pub starting_max: usize,
-    /// Most cells being made at a time. Default 8: the supervisor makes two at a time anyway.
+    /// Most cells being made at a time. Default one more than there are processors: booting computes, and side by side all
+    /// would be late.
     pub making_max: usize,
     /// Most calls that may wait, of which one account may have a half and one function a quarter. Default 20,000.
     pub waiting_max: usize,
@@ -63,7 +64,7 @@ impl Default for Config {
             instances_per_function_max: None,
             memory_bytes_max: crate::service::machine_memory_bytes() / 4 * 3,
             starting_max: 128,
-            making_max: 8,
+            making_max: std::thread::available_parallelism().map_or(2, usize::from) + 1,
             waiting_max: 20_000,
             idle_timeout: Duration::from_secs(300),
             surplus_timeout: Duration::from_secs(60),

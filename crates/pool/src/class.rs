@@ -111,7 +111,8 @@ impl Class {
     #[must_use]
     pub(crate) fn boot_plan(self, interpreters: &Interpreters) -> BootPlan {
         match self.program {
-            Program::Python(_) | Program::Wasm => BootPlan::Zygote,
+            Program::Python(_) => BootPlan::Zygote,
+            Program::Wasm => BootPlan::Module,
             Program::Bootstrap { language, interpreter, memory_mb } => {
                 // A class is made out of these interpreters; one that is not among them does not start.
                 let program = interpreters.get(interpreter).map_or("", |found| found.program.as_str()).into();

@@ -431,8 +431,12 @@ impl Inner {
                 self.observer.seen(&Seen::CellMade { class, took: began.elapsed() });
                 let mut ended = worker.ended();
                 self.feed_because(Event::Made { cell, result: Ok(()) }, &Cause::default(), |table| {
-                    table.workers.insert(cell, worker);
+                    table.workers.insert(cell, Arc::clone(&worker));
                 });
+                if self.table().engine.waits(cell) {
+                    worker.rehearse().await;
+                }
+                drop(worker);
                 let pool = Arc::downgrade(&self);
                 drop(self);
                 // One task per cell waits for its end, expected or not.

@@ -87,14 +87,6 @@ async fn run_start(
         tmp_bytes: disk_bytes.min(memory_bytes / TMP_SHARE),
     };
     let mut clock = Stopwatch::start();
-    let bound = pool.sandboxes.bind(cell, &bind).await;
-    phases.bind = clock.lap();
-    bound?;
-
-    let patience = match config.runtime.protocol() {
-        Protocol::Http | Protocol::RuntimeApi => pool.config.custom_start_timeout,
-        Protocol::Frames | Protocol::Module => pool.config.load_timeout,
-    };
     let spec = LoadSpec {
         instance: slot.id.clone(),
         function: Arc::clone(function),
@@ -103,6 +95,15 @@ async fn run_start(
         region: pool.config.region.clone(),
         request: request.clone(),
         logs: pool.logs.open(slot.spec.key(), &slot.id),
+    };
+    // The cell gets ready for the function while its code is mounted. None of the function's code runs before both are done.
+    let (bound, ()) = tokio::join!(pool.sandboxes.bind(cell, &bind), slot.worker.prepare(&spec));
+    phases.bind = clock.lap();
+    bound?;
+
+    let patience = match config.runtime.protocol() {
+        Protocol::Http | Protocol::RuntimeApi => pool.config.custom_start_timeout,
+        Protocol::Frames | Protocol::Module => pool.config.load_timeout,
     };
     let loaded = slot.worker.load(&pool.sandboxes, &spec, Instant::now() + patience).await;
     phases.load = clock.lap();

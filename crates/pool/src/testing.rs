@@ -118,6 +118,8 @@ struct Scripted {
 
 #[async_trait]
 impl Worker for Scripted {
+    async fn rehearse(&self) {}
+    async fn prepare(&self, _: &LoadSpec) {}
     async fn load(
         &self,
         _sandboxes: &Arc<dyn Sandboxes>,

@@ -14,6 +14,10 @@ use tokio::time::Instant;
 /// A booted cell. The methods mean what [`Guest`]'s methods of the same name mean.
 #[async_trait]
 pub trait Worker: Send + Sync + 'static {
+    /// Has it go through a load and a call before there is a function.
+    async fn rehearse(&self);
+    /// Tells it what it is to be, before its code is there.
+    async fn prepare(&self, spec: &LoadSpec);
     /// Makes an instance of it.
     async fn load(
         &self,
@@ -43,6 +47,12 @@ pub trait Worker: Send + Sync + 'static {
 
 #[async_trait]
 impl Worker for Guest {
+    async fn rehearse(&self) {
+        Self::rehearse(self).await;
+    }
+    async fn prepare(&self, spec: &LoadSpec) {
+        Self::prepare(self, spec).await;
+    }
     async fn load(
         &self,
         sandboxes: &Arc<dyn Sandboxes>,

@@ -105,6 +105,12 @@ impl Channel {
         if self.write(&header, head, body).await? { Ok(()) } else { Err(self.breaks(ChannelError::Unread)) }
     }
 
+    /// Tells the guest something that it does not answer. When it is gone, the next request says so.
+    pub(crate) async fn tell(&self, what: Request, head: &[u8]) -> Result<(), ChannelError> {
+        let header = frame::header(what, 0, 0, AttemptToken([0; 16]), head.len(), 0);
+        self.write(&header, head, &[]).await.map(drop)
+    }
+
     /// Waits for what comes before any request: `Ready`, or the launcher's failure. End of file is
     /// [`ChannelError::Closed`], and how a program that got no channel says that it was started.
     pub(crate) async fn greeting(&self) -> Result<Greeting, ChannelError> {

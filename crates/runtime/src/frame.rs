@@ -35,6 +35,8 @@ pub(crate) enum Request {
     Cancel = 6,
     PreStop = 7,
     Credit = 8,
+    Prepare = 9,
+    Rehearse = 10,
 }
 
 /// What a guest says.

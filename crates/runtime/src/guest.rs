@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -40,8 +41,10 @@ pub(crate) const END_GRACE: Duration = Duration::from_secs(2);
 /// What follows the making of a cell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum BootPlan {
-    /// Forked with everything that it boots in it, as from the Python zygote: it says `Ready` by itself.
+    /// Forked from a Python zygote with everything that it boots in it: it says `Ready` by itself.
     Zygote,
+    /// Forked with the host of WebAssembly programs in it, which says `Ready` by itself.
+    Module,
     /// The launcher is told to start a language's bootstrap, which says `Ready`.
     Bootstrap {
         /// Which one.
@@ -79,6 +82,10 @@ pub struct Guest {
     cell: CellId,
     channel: Arc<Channel>,
     watched: Arc<Watched>,
+    /// Its bootstrap knows the frames that are not answered.
+    is_told_things: bool,
+    /// It was told what it is to be.
+    prepared: AtomicBool,
     /// Set by `load` for custom runtimes: from then on the guest speaks HTTP.
     server: OnceLock<Server>,
     /// Set by `load` for programs that fetch their calls.
@@ -112,6 +119,8 @@ impl Guest {
             cell: cell.id,
             channel: Channel::new(cell.channel)?,
             watched: Arc::new(Watched { output: Output::start(cell.log)?, peak: Peak::new(cell.usage), ended: cell.ended }),
+            is_told_things: matches!(plan, BootPlan::Zygote | BootPlan::Bootstrap { language: Language::Node, .. }),
+            prepared: AtomicBool::new(false),
             server: OnceLock::new(),
             api: OnceLock::new(),
             function: OnceLock::new(),
@@ -120,7 +129,7 @@ impl Guest {
         let greeted = async {
             match plan {
                 BootPlan::Custom => return Ok(Greeting::Ready),
-                BootPlan::Zygote => {}
+                BootPlan::Zygote | BootPlan::Module => {}
                 BootPlan::Bootstrap { language, program, memory_mb } => {
                     let program = exec::bootstrap(language, &program, memory_mb);
                     guest.channel.exec(true, &program.head, &program.body).await?;
@@ -143,6 +152,25 @@ impl Guest {
             Err(Cut::Ended(ended)) => return Err(BootError::Exited { ended, printed: printed() }),
         }
         Ok(guest)
+    }
+
+    /// Has the bootstrap go through a load and a call before there is a function, so that the first real ones find their
+    /// way compiled and their memory their own. For a guest that will wait: one that comes to its function at once is
+    /// better off without.
+    pub async fn rehearse(&self) {
+        if self.is_told_things {
+            // One that is gone says so when it is loaded.
+            let _ = self.channel.tell(Request::Rehearse, &[]).await;
+        }
+    }
+
+    /// Tells the guest what it is to be while its code is still on the way into `/code`, so that what does not depend on
+    /// the code is done meanwhile. May be left out; [`Guest::load`] with the same `spec` follows. What goes wrong here is
+    /// noticed there.
+    pub async fn prepare(&self, spec: &LoadSpec) {
+        if self.is_told_things && self.channel.tell(Request::Prepare, &context::load_head(spec)).await.is_ok() {
+            self.prepared.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Makes an instance of the guest: user code is in `/code` already. Happens once. Answers the last 4 KB of what
@@ -184,7 +212,7 @@ impl Guest {
     }
 
     async fn load_builtin(&self, spec: &LoadSpec, deadline: Instant) -> Result<(), StartError> {
-        let head = context::load_head(spec);
+        let head = if self.prepared.load(Ordering::Relaxed) { Vec::new() } else { context::load_head(spec) };
         match self.watched.until(deadline, self.channel.request(Request::Load, &head, Bytes::new(), Parts::Refused, None)).await {
             Ok(Ok(Reply::End(_))) => {
                 self.channel.agree(spec.function.config.concurrency_in_force());

@@ -223,7 +223,7 @@ async fn a_huge_length_ends_the_guest_before_its_bytes_come() {
 
 #[tokio::test]
 async fn a_host_only_frame_from_a_guest_ends_it() {
-    for kind in [1, 2, 3, 4, 6, 7] {
+    for kind in [1, 2, 3, 4, 6, 7, 8, 9, 10] {
         refused(move |request| frame(kind, request.stream, request.token, b"", b""), "unknown frame kind").await;
     }
 }
@@ -582,6 +582,37 @@ async fn a_guest_is_loaded_once() {
     let sandboxes: Arc<dyn Sandboxes> = Arc::new(rig.fake.clone());
     let again = rig.guest.load(&sandboxes, &spec(Arc::default(), 1), soon()).await.map_err(|failed| failed.error);
     assert!(matches!(again, Err(StartError::Protocol(_))));
+}
+
+#[tokio::test]
+async fn a_guest_hears_once_what_it_is_to_be() {
+    for early in [true, false] {
+        let (fake, mut insides) = Fake::new();
+        let cell = fake.make(CellKind::Python(InterpreterId(0)), Net::Loopback).await.unwrap();
+        let Inside { channel, log, .. } = insides.recv().await.unwrap();
+        let guest = std::thread::spawn(move || {
+            let mut wire = Wire { channel, log };
+            wire.send(&frame(16, 0, [0; 16], b"{}", b""));
+            let mut heads = Vec::new();
+            loop {
+                let request = wire.read().unwrap();
+                heads.push((request.kind, request.stream == 0, request.head.starts_with(br#"{"codePath":"/code""#)));
+                if request.kind == 2 {
+                    wire.end(&request, b"");
+                    return heads;
+                }
+            }
+        });
+        let host = Guest::boot(cell, BootPlan::Zygote, soon()).await.unwrap();
+        let (sandboxes, spec): (Arc<dyn Sandboxes>, _) = (Arc::new(fake), spec(Arc::default(), 1));
+        if early {
+            host.rehearse().await;
+            host.prepare(&spec).await;
+        }
+        host.load(&sandboxes, &spec, soon()).await.unwrap();
+        let expected = if early { vec![(10, true, false), (9, true, true), (2, false, false)] } else { vec![(2, false, true)] };
+        assert_eq!(guest.join().unwrap(), expected);
+    }
 }
 
 #[tokio::test]

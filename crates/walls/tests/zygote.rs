@@ -19,7 +19,10 @@ use support::Supervisor;
 const NOSY: &str = r#"
 import ctypes, os, struct, sys
 
-def prewarm():
+def prepare_logging():
+    pass
+
+def rehearse():
     pass
 
 def draws():

@@ -285,6 +285,11 @@ impl Engine {
         }
     }
 
+    /// Whether the cell is made and nobody has come for it.
+    pub(crate) fn waits(&self, cell: CellNo) -> bool {
+        matches!(self.cells.get(&cell), Some(Cell { state: State::Waiting, .. }))
+    }
+
     /// How full it is.
     #[must_use]
     pub fn stats(&self) -> Stats {

@@ -25,6 +25,8 @@ pub(super) struct Order {
 
 /// How long after a bind its replacement is made.
 const REFILL_AFTER: Duration = Duration::from_millis(25);
+/// For so long what is missing waits for starts under way: making a cell would take the CPU from them.
+const REFILL_WAITS_MAX: Duration = Duration::from_millis(250);
 /// Binds that follow each other within this time are one burst: a cell made meanwhile would have come too late.
 const BURST: Duration = Duration::from_secs(1);
 /// How soon half of the largest burst is forgotten.
@@ -138,6 +140,11 @@ impl Engine {
         if waiting + coming < target {
             if due > now {
                 return self.set_stock_timer(class, due);
+            }
+            let waits_until = stock.refill_at + REFILL_WAITS_MAX;
+            if self.starting > 0 && waits_until > now {
+                // The end of each start comes back here.
+                return self.set_stock_timer(class, waits_until);
             }
             let stock_memory = self.stock_memory();
             let room = self.memory_short.is_none()

@@ -138,6 +138,9 @@ async fn run(case: &Case, code: &TempDir, language: Language) -> Result<(), Stri
     let place = code.path().to_str().expect("a temporary directory has a plain name");
 
     let patience = case.load().and_then(|load| load["deadlineMs"].as_u64()).map_or(PATIENCE, Duration::from_millis);
+    // As the pool does with a cell that waits for its function.
+    guest.rehearse().await;
+    guest.prepare(&spec).await;
     let outcome = match guest.load(&sandboxes, &spec, Instant::now() + patience).await.map_err(|failed| failed.error) {
         Ok(_) => Outcome::Answer(Vec::new()),
         Err(StartError::Function(error)) => Outcome::error(error.error_type.as_str(), error.body),

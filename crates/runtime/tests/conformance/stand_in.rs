@@ -181,7 +181,8 @@ fn relay(mut channel: UnixStream, mut ours: UnixStream, code: &Path) -> std::io:
         let Ok((mut header, mut head, body)) = read_frame(&mut channel) else {
             return ours.shutdown(Shutdown::Write);
         };
-        if header[0] == 2 {
+        // `Load`, and `Prepare`, which has its head.
+        if matches!(header[0], 2 | 9) {
             let text = String::from_utf8(head).unwrap().replace(r#":"/code""#, &format!(r#":"{}""#, code.display()));
             head = text.into_bytes();
             header[8..12].copy_from_slice(&u32::try_from(head.len()).unwrap().to_le_bytes());
