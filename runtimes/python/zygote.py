@@ -1,6 +1,7 @@
 """The Python zygote: an interpreter that has everything imported and forks itself for each cell.
 
-Run as `python3 -I -S /rt/python/zygote.py SOCKET HOST_PROC`, as root, in the guests' root and before any thread exists.
+Run as `python3 -I -S /rt/python/zygote.py SOCKET HOST_PROC many|few`, as root, in the guests' root and before any thread
+exists. `many` forks cells that wait for their function and have much imported by then, `few` those that a call waits for.
 The shared object beside this file does the cloning and builds the walls; here is what concerns Python alone.
 
 What always holds:
@@ -11,29 +12,32 @@ What always holds:
 
 import ctypes
 import gc
+import json
 import os
 import sys
 
-# The wide set: what handlers import most. Each is paid for once here, and by a few pages in each child.
-import asyncio
-import base64
-import datetime
-import decimal
-import hashlib
-import hmac
-import http.client
-import importlib.util
-import io
-import json
-import logging
-import random
-import re
-import ssl
-import threading
-import time
-import traceback
-import urllib.request
-import uuid
+
+def import_many():
+    """What handlers import most. Each is paid for once here, and by a few pages in each child."""
+    import asyncio
+    import base64
+    import datetime
+    import decimal
+    import hashlib
+    import hmac
+    import http.client
+    import importlib.util
+    import io
+    import logging
+    import random
+    import re
+    import ssl
+    import threading
+    import time
+    import traceback
+    import urllib.request
+    import uuid
+
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -43,11 +47,15 @@ class Randomness:
     namespace every cell is process 1."""
 
     def __init__(self):
+        self._random, self._ssl = sys.modules.get("random"), sys.modules.get("ssl")
+        self._sources = []
+        if self._ssl is None:
+            # A child that loads it draws its own seed.
+            return
         # The library that `ssl` is linked to, whichever that is; opening it again would find another one.
         crypto = ctypes.CDLL(getattr(sys.modules["_ssl"], "__file__", None))
         context, number, data = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
         size = ctypes.c_size_t
-        self._sources = []
         if hasattr(crypto, "EVP_RAND_reseed"):  # OpenSSL 3
             names = ("RAND_get0_primary", "RAND_get0_public", "RAND_get0_private")
             self._reseed = crypto.EVP_RAND_reseed
@@ -61,7 +69,7 @@ class Randomness:
             self._arguments = lambda source, fresh: (source, fresh, len(fresh), 1)
             of = ()
         else:
-            raise RuntimeError("cannot reseed this OpenSSL: " + ssl.OPENSSL_VERSION)
+            raise RuntimeError("cannot reseed this OpenSSL: " + self._ssl.OPENSSL_VERSION)
         self._reseed.restype = number
         for name in names:
             source = getattr(crypto, name)
@@ -70,9 +78,12 @@ class Randomness:
             self._sources.append((source, of))
 
     def renew(self):
-        random.seed(os.urandom(32))
+        if self._random is not None:
+            self._random.seed(os.urandom(32))
+        if self._ssl is None:
+            return
         fresh = os.urandom(32)
-        ssl.RAND_add(fresh, 32.0)
+        self._ssl.RAND_add(fresh, 32.0)
         for source, of in self._sources:
             if self._reseed(*self._arguments(source(*of), fresh)) != 1:
                 raise RuntimeError("OpenSSL refused to reseed")
@@ -91,6 +102,8 @@ def load_bootstrap():
 
 def main():
     supervisor, host_proc = int(sys.argv[1]), int(sys.argv[2])
+    if sys.argv[3] == "many":
+        import_many()
     library = ctypes.PyDLL(os.path.join(HERE, "libdunlin_walls.so"))
     bootstrap = load_bootstrap()
     randomness = Randomness()

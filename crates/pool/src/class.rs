@@ -97,10 +97,11 @@ impl Class {
         Ok(Self { program, net })
     }
 
-    /// What to ask the sandbox for.
+    /// What to ask the sandbox for, when a call waits for the cell or when none does.
     #[must_use]
-    pub fn cell_kind(self) -> CellKind {
+    pub fn cell_kind(self, waited_for: bool) -> CellKind {
         match self.program {
+            Program::Python(interpreter) if waited_for => CellKind::LeanPython(interpreter),
             Program::Python(interpreter) => CellKind::Python(interpreter),
             Program::Bootstrap { .. } | Program::Launcher => CellKind::Launcher,
             Program::Wasm => CellKind::Wasm,

@@ -100,7 +100,7 @@ struct Cause {
 /// What is left to do when the mutex is free again.
 enum Effect {
     Reply(oneshot::Sender<Result<Lease, LeaseError>>, Result<Lease, LeaseError>),
-    Make { cell: CellNo, class: Class },
+    Make { cell: CellNo, class: Class, waited_for: bool },
     Start { cell: CellNo, slot: Arc<Slot>, request: RequestId },
     Stop { cell: CellNo, worker: Arc<dyn Worker>, slot: Option<Arc<Slot>>, graceful: bool },
 }
@@ -355,7 +355,7 @@ impl Inner {
         let mut effects = Vec::with_capacity(actions.len());
         for action in actions {
             match action {
-                Action::Make { cell, class } => effects.push(Effect::Make { cell, class }),
+                Action::Make { cell, class, waited_for } => effects.push(Effect::Make { cell, class, waited_for }),
                 Action::Start { cell, waiter, .. } => {
                     let pending = &table.pending[&waiter];
                     let slot = Arc::new(Slot {
@@ -415,7 +415,7 @@ impl Inner {
             match effect {
                 // A lease whose caller is gone comes back and is dropped here, which releases it.
                 Effect::Reply(reply, answer) => drop(reply.send(answer)),
-                Effect::Make { cell, class } => drop(self.runtime.spawn(pool.make(cell, class))),
+                Effect::Make { cell, class, waited_for } => drop(self.runtime.spawn(pool.make(cell, class, waited_for))),
                 Effect::Start { cell, slot, request } => drop(self.runtime.spawn(pool.start(cell, slot, request))),
                 Effect::Stop { cell, worker, slot, graceful } => {
                     drop(self.runtime.spawn(pool.stop(cell, worker, slot, graceful)));
@@ -424,9 +424,9 @@ impl Inner {
         }
     }
 
-    async fn make(self: Arc<Self>, cell: CellNo, class: Class) {
+    async fn make(self: Arc<Self>, cell: CellNo, class: Class, waited_for: bool) {
         let began = Instant::now();
-        match start::make(&self, class).await {
+        match start::make(&self, class, waited_for).await {
             Ok(worker) => {
                 self.observer.seen(&Seen::CellMade { class, took: began.elapsed() });
                 let mut ended = worker.ended();

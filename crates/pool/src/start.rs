@@ -36,8 +36,8 @@ pub(crate) struct StartProblem {
 }
 
 /// Makes a cell and boots what runs in it.
-pub(crate) async fn make(pool: &Inner, class: Class) -> Result<Arc<dyn Worker>, MakeProblem> {
-    let cell = pool.sandboxes.make(class.cell_kind(), class.net).await.map_err(|error| MakeProblem {
+pub(crate) async fn make(pool: &Inner, class: Class, waited_for: bool) -> Result<Arc<dyn Worker>, MakeProblem> {
+    let cell = pool.sandboxes.make(class.cell_kind(waited_for), class.net).await.map_err(|error| MakeProblem {
         fault: if matches!(error, MakeError::Full) { MakeFault::Full } else { MakeFault::Broken },
         text: dunlin_model::chain(&error),
     })?;

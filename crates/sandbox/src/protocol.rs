@@ -124,6 +124,7 @@ impl Request {
                     CellKind::Launcher => (1, 0),
                     CellKind::Python(interpreter) => (2, interpreter.0),
                     CellKind::Wasm => (3, 0),
+                    CellKind::LeanPython(interpreter) => (4, interpreter.0),
                 };
                 out.u8(kind).rest(&interpreter.to_le_bytes());
                 out.u8(match net {
@@ -164,6 +165,7 @@ impl Request {
                     (1, 0) => CellKind::Launcher,
                     (2, interpreter) => CellKind::Python(InterpreterId(interpreter)),
                     (3, 0) => CellKind::Wasm,
+                    (4, interpreter) => CellKind::LeanPython(InterpreterId(interpreter)),
                     _ => return Err(Garbage),
                 },
                 net: match from.u8()? {
@@ -385,6 +387,7 @@ mod tests {
             Ask::Make { kind: CellKind::Launcher, net: Net::Internet },
             Ask::Make { kind: CellKind::Python(InterpreterId(0)), net: Net::Loopback },
             Ask::Make { kind: CellKind::Python(InterpreterId(u16::MAX)), net: Net::Loopback },
+            Ask::Make { kind: CellKind::LeanPython(InterpreterId(1)), net: Net::Internet },
             Ask::Make { kind: CellKind::Wasm, net: Net::Loopback },
             Ask::Bind { cell, bind: Bind { code: None, ..bind } },
             Ask::Bind { cell, bind },

@@ -25,8 +25,8 @@ const OUT: &str = "/w/out";
 /// What the supervisor tells a spawner on its standard input.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Boot {
-    /// The Python it becomes the zygote of, if it does.
-    pub(crate) zygote: Option<String>,
+    /// The Python it becomes the zygote of, and what that imports, if it becomes one.
+    pub(crate) zygote: Option<(String, zygote::Imports)>,
     pub(crate) mount_point: PathBuf,
     pub(crate) assets: PathBuf,
     pub(crate) read_only: Vec<PathBuf>,
@@ -100,8 +100,8 @@ pub fn run(trades: Trades) -> Result<ExitCode, SpawnerError> {
         .map_err(|error| SpawnerError::Io { what: "open /proc", source: error.into() })?;
     let Boot { zygote, mount_point, assets, read_only, links } = boot;
     walls::prepare_root(&walls::RootSpec { mount_point, assets, read_only, links })?;
-    if let Some(python) = zygote {
-        let source = zygote::become_python(&python, socket, host_proc);
+    if let Some((python, imports)) = zygote {
+        let source = zygote::become_python(&python, socket, host_proc, imports);
         return Err(SpawnerError::Python { program: python, source });
     }
     match walls::serve(socket, host_proc).kind {

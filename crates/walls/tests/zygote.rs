@@ -72,6 +72,7 @@ fn assets(bootstrap: &str) -> tempfile::TempDir {
     let python = directory.path().join("python");
     fs::create_dir(&python).unwrap();
     fs::copy(runtimes().join("zygote.py"), python.join("zygote.py")).unwrap();
+    fs::copy(runtimes().join("rehearsal.py"), python.join("rehearsal.py")).unwrap();
     fs::write(python.join("bootstrap.py"), bootstrap).unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let built = shared_object::path(&root).unwrap();
@@ -83,26 +84,28 @@ fn assets(bootstrap: &str) -> tempfile::TempDir {
 #[test]
 fn siblings_share_no_randomness() {
     let assets = assets(NOSY);
-    let supervisor = Supervisor::zygote(assets.path());
-    let mut drawn = BTreeSet::new();
-    for round in 0..4 {
-        let mut cell = supervisor.make(CellKind::Python, Without::NOTHING);
-        let Some((16, _, body)) = cell.frame() else { panic!("{}", cell.output()) };
-        let lines: Vec<&str> = body.lines().collect();
-        for (source, line) in lines[..6].iter().enumerate() {
-            assert!(drawn.insert((source, (*line).to_owned())), "source {source} repeats itself in round {round}");
+    for imports in ["many", "few"] {
+        let supervisor = Supervisor::zygote(assets.path(), imports);
+        let mut drawn = BTreeSet::new();
+        for round in 0..4 {
+            let mut cell = supervisor.make(CellKind::Python, Without::NOTHING);
+            let Some((16, _, body)) = cell.frame() else { panic!("{}", cell.output()) };
+            let lines: Vec<&str> = body.lines().collect();
+            for (source, line) in lines[..6].iter().enumerate() {
+                assert!(drawn.insert((source, (*line).to_owned())), "{imports}: source {source} repeats itself in round {round}");
+            }
+            assert_eq!(lines[6], "pid 1 native 1");
+            assert_eq!(lines[7], "open 0 1 2 3");
+            assert!(!lines[8].contains("/rt"), "{}", lines[8]);
+            assert_eq!(lines[9], "0000000000000000 0000000000000000 1 2");
         }
-        assert_eq!(lines[6], "pid 1 native 1");
-        assert_eq!(lines[7], "open 0 1 2 3");
-        assert!(!lines[8].contains("/rt"), "{}", lines[8]);
-        assert_eq!(lines[9], "0000000000000000 0000000000000000 1 2");
     }
 }
 
 #[test]
 fn the_bootstrap_gets_ready_in_a_forked_cell() {
     let assets = assets(&fs::read_to_string(runtimes().join("bootstrap.py")).unwrap());
-    let supervisor = Supervisor::zygote(assets.path());
+    let supervisor = Supervisor::zygote(assets.path(), "many");
     let mut times = Vec::new();
     for _ in 0..30 {
         let started = Instant::now();

@@ -188,6 +188,8 @@ pub enum Action {
         cell: CellNo,
         /// What kind.
         class: Class,
+        /// A call waits for it; it is not for the stock.
+        waited_for: bool,
     },
     /// Bind a waiting cell, load the code, run the initializer, report [`Event::Started`].
     Start {

@@ -242,21 +242,22 @@ impl Engine {
             progress = false;
             for class in &lacking {
                 if self.making < self.bounds.making && self.stock(*class).lacks() {
-                    self.make(*class, now);
+                    self.make(*class, true, now);
                     progress = true;
                 }
             }
         }
     }
 
-    pub(super) fn make(&mut self, class: Class, now: Instant) {
+    /// Makes a cell, for a call that waits for it or for the stock.
+    pub(super) fn make(&mut self, class: Class, waited_for: bool, now: Instant) {
         let number = CellNo(self.fresh());
         let weight = class.waiting_bytes();
         self.cells.insert(number, Cell { class, state: State::Making, weight, uses: Rate::none(now) });
         self.memory += weight;
         self.making += 1;
         self.stock(class).making += 1;
-        self.out.push(Action::Make { cell: number, class });
+        self.out.push(Action::Make { cell: number, class, waited_for });
     }
 
     pub(super) fn make_failed(&mut self, class: Class, fault: MakeFault, now: Instant) {

@@ -152,7 +152,7 @@ impl Engine {
                 && self.memory + class.waiting_bytes() <= self.bounds.memory_bytes;
             // The end of each make comes back here and makes the next.
             if room && coming < AHEAD_MAKING_MAX && self.making < self.bounds.making {
-                self.make(class, now);
+                self.make(class, false, now);
                 self.review_stock(class, now);
             }
         } else if waiting > target {

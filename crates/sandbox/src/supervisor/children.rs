@@ -61,9 +61,9 @@ impl Nursery {
         let (ours, theirs) = seqpacket::pair()?;
         let zygote = match kind {
             SpawnerKind::Plain => None,
-            SpawnerKind::Python(interpreter) => {
+            SpawnerKind::Python(interpreter, imports) => {
                 let found = self.interpreters.get(interpreter).ok_or(io::ErrorKind::NotFound)?;
-                Some(found.program.clone())
+                Some((found.program.clone(), imports))
             }
         };
         let boot = Boot {

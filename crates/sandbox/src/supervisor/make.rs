@@ -19,6 +19,7 @@ use super::queue::Next;
 use super::session::Session;
 use super::{Shared, SpawnerKind};
 use crate::protocol::{Message, Refusal};
+use crate::zygote::Imports;
 use crate::{Ended, Net, Step};
 
 /// A spawner that says nothing for so long is broken.
@@ -47,8 +48,17 @@ pub(super) struct MakeJob {
 
 /// By whom.
 pub(super) enum MakeFor {
-    Server { session: Arc<Session>, id: u64 },
-    Unpack { package: OwnedFd, ended: SyncSender<Option<Ended>>, made: SyncSender<Result<Made, Refusal>> },
+    /// Nobody yet: only the spawner is to be there when somebody does.
+    Nobody,
+    Server {
+        session: Arc<Session>,
+        id: u64,
+    },
+    Unpack {
+        package: OwnedFd,
+        ended: SyncSender<Option<Ended>>,
+        made: SyncSender<Result<Made, Refusal>>,
+    },
 }
 
 /// A cell, and the host's ends of what it was born with.
@@ -63,7 +73,7 @@ impl From<crate::CellKind> for walls::CellKind {
     fn from(kind: crate::CellKind) -> Self {
         match kind {
             crate::CellKind::Launcher => Self::Launcher,
-            crate::CellKind::Python(_) => Self::Python,
+            crate::CellKind::Python(_) | crate::CellKind::LeanPython(_) => Self::Python,
             crate::CellKind::Wasm => Self::Wasm,
         }
     }
@@ -75,6 +85,7 @@ pub(super) struct Maker {
     kind: SpawnerKind,
     current: Option<Spawner>,
     next: Option<Spawner>,
+    twin_called: bool,
 }
 
 struct Spawner {
@@ -85,7 +96,7 @@ struct Spawner {
 
 impl Maker {
     pub(super) fn new(shared: Arc<Shared>, kind: SpawnerKind) -> Self {
-        Self { shared, kind, current: None, next: None }
+        Self { shared, kind, current: None, next: None, twin_called: false }
     }
 
     /// Makes cells until the queue is closed.
@@ -93,12 +104,15 @@ impl Maker {
         let shared = Arc::clone(&self.shared);
         let queue = match self.kind {
             SpawnerKind::Plain => Some(&shared.launchers),
-            SpawnerKind::Python(interpreter) => shared.pythons.get(&interpreter),
+            SpawnerKind::Python(interpreter, imports) => shared.pythons.get(&(interpreter, imports)),
         };
         let Some(queue) = queue else { return };
         loop {
             match queue.next(TICK) {
-                Next::Job(job) => self.serve(job),
+                Next::Job(job) => {
+                    self.serve(job);
+                    self.call_lean_twin();
+                }
                 Next::Idle => {}
                 Next::Closed => return,
             }
@@ -106,8 +120,23 @@ impl Maker {
         }
     }
 
+    /// Where cells of Python wait, calls will come that find none: what makes cells for them is started once, ahead.
+    fn call_lean_twin(&mut self) {
+        let SpawnerKind::Python(interpreter, Imports::Many) = self.kind else { return };
+        let Some(twin) = self.shared.pythons.get(&(interpreter, Imports::Few)) else { return };
+        if !std::mem::replace(&mut self.twin_called, true) {
+            let job = MakeJob { kind: walls::CellKind::Python, net: Net::Loopback, wanted: MakeFor::Nobody };
+            drop(twin.push(job));
+        }
+    }
+
     fn serve(&mut self, job: MakeJob) {
         match job.wanted {
+            MakeFor::Nobody => {
+                if let Err(error) = self.spawner() {
+                    tracing::warn!(kind = ?self.kind, %error, "a spawner could not be started ahead");
+                }
+            }
             MakeFor::Server { session, id } => {
                 if session.over() {
                     return;
@@ -237,7 +266,7 @@ impl Maker {
     fn say_broken(&self, error: &io::Error) {
         match self.kind {
             SpawnerKind::Plain => tracing::warn!(%error, "the spawner broke"),
-            SpawnerKind::Python(interpreter) => {
+            SpawnerKind::Python(interpreter, _) => {
                 let program = self.shared.interpreters.get(interpreter).map_or("", |found| found.program.as_str());
                 tracing::error!(program, %error, "a Python zygote broke; if it cannot start, it has said above why");
             }

@@ -46,6 +46,7 @@ use crate::cgroup::{CgroupError, Cgroups};
 use crate::net::{NetError, NetPool};
 use crate::protocol::Refusal;
 use crate::uids::Uids;
+use crate::zygote::Imports;
 use crate::{Bind, Step, sys};
 
 /// What a platform is started with.
@@ -155,8 +156,8 @@ pub fn run(config: Config) -> Result<ExitCode, RunError> {
 enum SpawnerKind {
     /// Clones that exec or unpack.
     Plain,
-    /// Clones of a booted Python, this one.
-    Python(InterpreterId),
+    /// Clones of a booted Python, this one, with so much imported.
+    Python(InterpreterId, Imports),
 }
 
 /// What every thread of the supervisor knows.
@@ -171,8 +172,8 @@ struct Shared {
     full_proc: bool,
     interpreters: Interpreters,
     launchers: queue::Queue<make::MakeJob>,
-    /// One for each Python that serves.
-    pythons: BTreeMap<InterpreterId, queue::Queue<make::MakeJob>>,
+    /// Two for each Python that serves.
+    pythons: BTreeMap<(InterpreterId, Imports), queue::Queue<make::MakeJob>>,
     binds: queue::Queue<bind::BindJob>,
     trees_queue: queue::Queue<unpack::TreeJob>,
     main: Mutex<Sender<Order>>,

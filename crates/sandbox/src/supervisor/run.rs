@@ -28,6 +28,7 @@ use crate::installation::{Installation, OpenError};
 use crate::net::dns::DnsSockets;
 use crate::net::{NetConfig, NetError, NetPool};
 use crate::sys::Reserved;
+use crate::zygote::Imports;
 use crate::{assets, seqpacket};
 
 /// Where the server finds its state.
@@ -172,7 +173,12 @@ impl Supervisor {
             without: config.without,
             full_proc: config.full_proc,
             launchers: Queue::new(QUEUE),
-            pythons: config.interpreters.usable(Language::Python).map(|(id, ..)| (id, Queue::new(QUEUE))).collect(),
+            pythons: config
+                .interpreters
+                .usable(Language::Python)
+                .flat_map(|(id, ..)| [(id, Imports::Many), (id, Imports::Few)])
+                .map(|zygote| (zygote, Queue::new(QUEUE)))
+                .collect(),
             interpreters: config.interpreters,
             binds: Queue::new(QUEUE),
             trees_queue: Queue::new(QUEUE),
@@ -237,7 +243,11 @@ impl Crew {
             workers.push(start(shared, "trees", |shared| unpack::run(shared))?);
         }
         let mut makers = Vec::new();
-        let pythons = shared.pythons.keys().map(|python| ("make python", SpawnerKind::Python(*python)));
+        let python = |&(interpreter, imports)| {
+            let name = if imports == Imports::Many { "make python" } else { "make lean" };
+            (name, SpawnerKind::Python(interpreter, imports))
+        };
+        let pythons = shared.pythons.keys().map(python);
         for (name, kind) in [("make", SpawnerKind::Plain)].into_iter().chain(pythons) {
             makers.push(start(shared, name, move |shared| {
                 Maker::new(Arc::clone(shared), kind).run();

@@ -22,6 +22,7 @@ use super::unpack::TreeJob;
 use crate::protocol::{Ask, Message, REQUEST_MAX, Refusal, Request};
 use crate::seqpacket;
 use crate::unpacker::Order;
+use crate::zygote::Imports;
 use crate::{CellKind, Step};
 
 /// How long an answer waits for the server to read those before it.
@@ -104,7 +105,8 @@ impl Session {
             Ask::Make { kind, net } => {
                 let queue = match kind {
                     CellKind::Launcher | CellKind::Wasm => Some(&shared.launchers),
-                    CellKind::Python(interpreter) => shared.pythons.get(&interpreter),
+                    CellKind::Python(interpreter) => shared.pythons.get(&(interpreter, Imports::Many)),
+                    CellKind::LeanPython(interpreter) => shared.pythons.get(&(interpreter, Imports::Few)),
                 };
                 let Some(queue) = queue else {
                     return self.refuse(id, Refusal::Failed { step: Step::Interpreter, errno: libc::ENOENT });

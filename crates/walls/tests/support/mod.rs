@@ -42,9 +42,9 @@ impl Supervisor {
         Supervisor::start(assets, &[])
     }
 
-    /// Starts the Python zygote that lies in `assets`.
-    pub(crate) fn zygote(assets: &Path) -> Supervisor {
-        Supervisor::start(assets, &["zygote"])
+    /// Starts the Python zygote that lies in `assets`; `imports` is its third argument.
+    pub(crate) fn zygote(assets: &Path, imports: &str) -> Supervisor {
+        Supervisor::start(assets, &["zygote", imports])
     }
 
     fn start(assets: &Path, role: &[&str]) -> Supervisor {

@@ -1,7 +1,7 @@
 //! The spawner and zygote of the tests: what the platform's supervisor starts, without the platform.
 //!
 //! Standard input is the socket to the supervisor. `spawner MOUNT_POINT ASSETS` serves launcher cells;
-//! `spawner MOUNT_POINT ASSETS zygote` becomes the Python zygote found in the assets.
+//! `spawner MOUNT_POINT ASSETS zygote many|few` becomes the Python zygote found in the assets.
 
 #![expect(clippy::print_stdout, reason = "its standard output is the log that the test reads")]
 
@@ -18,7 +18,7 @@ fn main() {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let mut next = || arguments.next().expect("MOUNT_POINT ASSETS");
     let spec = RootSpec { mount_point: next(), assets: next(), read_only: Vec::new(), links: Vec::new() };
-    let zygote = arguments.next().is_some();
+    let imports = arguments.next().and_then(|_| arguments.next());
 
     let socket: OwnedFd = rustix::io::fcntl_dupfd_cloexec(std::io::stdin().as_fd(), 10).expect("stdin is the socket");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -32,13 +32,14 @@ fn main() {
         }
         panic!("{text}");
     }
-    if zygote {
+    if let Some(imports) = imports {
         for descriptor in [socket.as_fd(), host_proc.as_fd()] {
             rustix::io::fcntl_setfd(descriptor, FdFlags::empty()).expect("the flags can be set");
         }
         let error = Command::new("/usr/bin/python3")
             .args(["-I", "-S", "/rt/python/zygote.py"])
             .args([socket.as_raw_fd().to_string(), host_proc.as_raw_fd().to_string()])
+            .arg(imports)
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("LANG", "C.UTF-8")
