@@ -260,7 +260,7 @@ pub(crate) fn garbage_ends_the_session_and_its_cells() {
         let (harness, socket, dir) = start_raw(|_| {});
         let identity = Identity::read(dir.path());
         // One proper request first: a cell that has to go.
-        let make = [1, 7, 0, 0, 0, 0, 0, 0, 0, 1, 1];
+        let make = [1, 7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1];
         rustix::net::send(&socket, &make, rustix::net::SendFlags::empty()).unwrap();
         eventually("there is a cell", || !Traces::of(&identity).uids.is_empty());
         rustix::net::send(&socket, garbage, rustix::net::SendFlags::empty()).unwrap();
