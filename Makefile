@@ -23,7 +23,7 @@ setup:
 
 build: setup
 	@cargo xtask assets
-	@cargo build --package dunlin-cli --package dunlin-bench
+	@cargo build --workspace --bin dunlin --bin dunlin-bench
 	@mkdir -p build && ln -sf "$(CARGO_TARGET_DIR)/debug/dunlin" build/dunlin && ln -sf "$(CARGO_TARGET_DIR)/debug/dunlin-bench" build/dunlin-bench
 
 demo: build
@@ -38,8 +38,8 @@ bench: build
 
 soak: setup
 	@cargo xtask assets
-	@cargo build --package dunlin-cli
-	@SOAK_SECONDS=$${SOAK_SECONDS:-900} cargo test --package dunlin-tests --test soak
+	@cargo build --workspace --bin dunlin
+	@SOAK_SECONDS=$${SOAK_SECONDS:-900} cargo test --workspace --test soak
 
 fmt:
 	@cargo fmt --all

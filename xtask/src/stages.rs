@@ -41,9 +41,7 @@ const STAGES: &[Stage] = &[
         name: "platform",
         does: Does::Cargo(&[
             "test",
-            "-p",
-            "dunlin-tests",
-            "--lib",
+            "--workspace",
             "--test",
             "platform",
             "--test",
@@ -73,13 +71,13 @@ const STAGES: &[Stage] = &[
             "--test-threads=1",
         ]),
     },
-    Stage { name: "bad-input", does: Does::Cargo(&["test", "-p", "dunlin-tests", "--test", "bad_input"]) },
+    Stage { name: "bad-input", does: Does::Cargo(&["test", "--workspace", "--test", "bad_input"]) },
     Stage {
         name: "hostile",
-        does: Does::Cargo(&["test", "-p", "dunlin-tests", "--test", "hostile", "--test", "walls_down", "--no-fail-fast"]),
+        does: Does::Cargo(&["test", "--workspace", "--test", "hostile", "--test", "walls_down", "--no-fail-fast"]),
     },
     // A slice of `make soak`, which runs for longer.
-    Stage { name: "soak", does: Does::Cargo(&["test", "-p", "dunlin-tests", "--test", "soak"]) },
+    Stage { name: "soak", does: Does::Cargo(&["test", "--workspace", "--test", "soak"]) },
     Stage {
         name: "demo",
         does: Does::Program("env", &["DEMO_EXIT=1", "DEMO_LISTEN=127.0.0.1:17900", "DEMO_ROUNDS=1", "scripts/demo"]),

@@ -1,5 +1,7 @@
 //! The host at the other end of the wire, with real programs and no walls.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -343,7 +345,7 @@ fn a_component_answers_events_and_requests() {
     let folder = package(&[("main.wasm", component)]);
     let began = std::time::Instant::now();
     prepared(&folder).unwrap();
-    println!("compiled in {:?}", began.elapsed());
+    eprintln!("compiled in {:?}", began.elapsed());
     let mut host = Host::start(folder);
     let headers = json!([["x-fc-function-name", "f"]]);
     let loaded = host.load(json!({"function": {"memory": 512}, "concurrency": 4, "httpHeaders": headers}));
