@@ -64,11 +64,16 @@ async fn a_function_on_another_version_says_so_and_one_without_an_interpreter_is
     }
     let list = rig.ask("GET", "/functions", Value::Null).await.json();
     assert_eq!(list["functions"].as_array().unwrap().iter().filter(|one| one["stateReason"].is_string()).count(), 2);
-    let refused = rig.ask("POST", "/functions", of("java", "java11")).await.refused(400);
+    let mut java = of("java", "java11");
+    java["handler"] = "example.App::handleRequest".into();
+    let refused = rig.ask("POST", "/functions", java).await.refused(400);
     assert_eq!(refused.0, "InvalidArgument");
     assert!(refused.1.starts_with("runtime 'java11' cannot be served: no Java"), "{}", refused.1);
     assert!(refused.1.contains("/opt/java/bin/java hangs") && refused.1.contains("default-jre-headless"), "{}", refused.1);
-    let refused = rig.ask("PUT", "/functions/nodejs20", json!({"runtime": "java8"})).await.refused(400);
+    let refused = rig
+        .ask("PUT", "/functions/nodejs20", json!({"runtime": "java8", "handler": "example.App::handleRequest"}))
+        .await
+        .refused(400);
     assert!(refused.1.starts_with("runtime 'java8'"), "{}", refused.1);
     assert_eq!(rig.ask("GET", "/functions/nodejs20", Value::Null).await.json()["runtime"], "nodejs20", "untouched");
 

@@ -104,7 +104,7 @@ fn every_usual_place_is_looked_at_in_order_of_preference() {
          usr/local/bin/node 18.20.4\n\
          usr/local/lib/nodejs/node-v22.1.0/bin/node 22.1.0\n\
          usr/lib/jvm/java-17/bin/java 17.0.15\n\
-         opt/jdk8/bin/java 8.0.392\n\
+         opt/jdk8/bin/java 8.0.0\n\
          opt/php/8.2/bin/php 8.2.7\n\
          root/.pyenv/versions/3.9.18/bin/python3 3.9.18\n\
          root/.pyenv/versions/3.9.2/bin/python3 3.9.2\n\

@@ -125,7 +125,7 @@ fn a_million_random_events_break_no_promise() {
             stock_bytes: (dice.roll(40) as u64) << 20,
             idle: Duration::from_secs(1 + dice.roll(300) as u64),
             surplus: Duration::from_secs(1 + dice.roll(60) as u64),
-            freeze: (dice.roll(4) > 0).then(|| Duration::from_millis(dice.roll(300) as u64)),
+            freeze: (dice.roll(4) > 0).then(|| Duration::from_millis(1 + dice.roll(300) as u64)),
             stock_max: (dice.roll(4) == 0).then(|| dice.roll(3)),
         };
         let demands = demands(&mut dice);
