@@ -105,10 +105,8 @@ fn demands(dice: &mut Dice) -> Vec<Arc<Demand>> {
 
 #[test]
 fn a_million_random_events_break_no_promise() {
-    let seed = std::env::var("DUNLIN_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_else(|| std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs());
+    // The same events each time, so that a run judges the change it is made for. Other seeds explore.
+    let seed = std::env::var("DUNLIN_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
     eprintln!("DUNLIN_SEED={seed}");
     let mut dice = Dice(seed);
     let (mut served, mut frozen) = (0, 0);
