@@ -1,16 +1,10 @@
 //! The vendor's SDKs, unmodified, and the command line, each against a platform of its own.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use dunlin_testkit::Platform;
+use dunlin_testkit::{Platform, cache};
 use serde_json::Value;
-
-fn cache() -> PathBuf {
-    std::env::var_os("DUNLIN_CACHE")
-        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("there is a home")).join(".cache/dunlin"), PathBuf::from)
-}
 
 fn scenario(platform: &Platform, command: &mut Command) -> Result<()> {
     let output = command.arg(platform.data.join("credentials.json")).output().context("run scripts/setup first")?;

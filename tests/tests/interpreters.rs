@@ -4,19 +4,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use dunlin_testkit::{Options, Platform};
+use dunlin_testkit::{Options, Platform, cache};
 use serde_json::{Value, json};
-
-fn cache() -> PathBuf {
-    std::env::var_os("DUNLIN_CACHE")
-        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("there is a home")).join(".cache/dunlin"), PathBuf::from)
-}
 
 fn with(args: &[&str]) -> Result<Platform> {
     Platform::start(&Options { args: args.iter().map(|arg| (*arg).to_owned()).collect(), ..Options::default() })

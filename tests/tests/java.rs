@@ -2,19 +2,14 @@
 //! with classes and `lib/*.jar`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use dunlin_testkit::Platform;
+use dunlin_testkit::{Platform, cache};
 use serde_json::{Value, json};
-
-fn cache() -> PathBuf {
-    std::env::var_os("DUNLIN_CACHE")
-        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("there is a home")).join(".cache/dunlin"), PathBuf::from)
-}
 
 /// `examples/java-hello` as Maven packed it.
 fn hello() -> Result<Vec<u8>> {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use dunlin_testkit::{Platform, asked, eventually, growth, read_until};
+use dunlin_testkit::{Platform, asked, cache, eventually, growth, read_until};
 use serde_json::json;
 
 const SERVER: &str = include_str!("../functions/pass_through.js");
@@ -16,9 +16,7 @@ const GIB: u64 = 1 << 30;
 const GROWTH_MAX: u64 = 64 << 20;
 
 fn node_modules() -> PathBuf {
-    std::env::var_os("DUNLIN_CACHE")
-        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("there is a home")).join(".cache/dunlin"), PathBuf::from)
-        .join("node-sdk/node_modules")
+    cache().join("node-sdk/node_modules")
 }
 
 /// The files of an installed package, as entries of a zip.

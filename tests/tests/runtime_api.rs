@@ -1,17 +1,13 @@
 //! Programs that fetch their calls, built with the vendors' own libraries, unmodified, on the real platform.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
-use dunlin_testkit::{Platform, Response, zip_of, zip_of_folder};
+use dunlin_testkit::{Platform, Response, cache, zip_of, zip_of_folder};
 use serde_json::{Value, json};
 
 /// What `scripts/setup` has built.
 fn fixture(name: &str) -> Result<String> {
-    let cache = std::env::var_os("DUNLIN_CACHE")
-        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("there is a home")).join(".cache/dunlin"), PathBuf::from);
-    zip_of_folder(&cache.join("fixtures").join(name)).context("run scripts/setup first")
+    zip_of_folder(&cache().join("fixtures").join(name)).context("run scripts/setup first")
 }
 
 /// Calls `function` with an event that says what to do.

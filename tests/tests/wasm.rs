@@ -1,10 +1,9 @@
 //! WebAssembly functions on the real platform: commands written as text, and one component that was built from JavaScript.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use dunlin_testkit::{Platform, Response, asked, read_until, zip_of};
+use dunlin_testkit::{Platform, Response, asked, cache, read_until, zip_of};
 use serde_json::{Value, json};
 
 fn program(name: &str) -> Vec<u8> {
@@ -20,9 +19,7 @@ fn create(platform: &Platform, name: &str, members: Value) -> Result<()> {
 
 /// The component that `scripts/setup` built.
 fn component() -> Result<Vec<u8>> {
-    let cache = std::env::var_os("DUNLIN_CACHE")
-        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("there is a home")).join(".cache/dunlin"), PathBuf::from);
-    std::fs::read(cache.join("fixtures/wasm-http/main.wasm")).context("run scripts/setup first")
+    std::fs::read(cache().join("fixtures/wasm-http/main.wasm")).context("run scripts/setup first")
 }
 
 fn error_of(reply: &Response) -> Result<(String, Value)> {

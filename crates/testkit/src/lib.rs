@@ -11,5 +11,5 @@ pub mod streams;
 
 pub use api::{Api, zip_of, zip_of_folder};
 pub use http::{Connection, Response};
-pub use platform::{Options, Platform};
+pub use platform::{Options, Platform, cache};
 pub use streams::{asked, eventually, growth, read_until};

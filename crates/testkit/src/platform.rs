@@ -228,6 +228,16 @@ fn ready(data: &Path) -> Option<Credentials> {
     (reply.status == 200).then_some(credentials)
 }
 
+/// Where `scripts/setup` puts what it installs and builds: `DUNLIN_CACHE`, or a folder of the user's.
+///
+/// # Panics
+/// When neither it nor `HOME` is set.
+#[must_use]
+pub fn cache() -> PathBuf {
+    std::env::var_os("DUNLIN_CACHE")
+        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("there is a home")).join(".cache/dunlin"), PathBuf::from)
+}
+
 /// The binary under test: `DUNLIN_BIN`, or the one beside this test's own target directory.
 fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("DUNLIN_BIN") {

@@ -1,11 +1,9 @@
 //! The functions under load: an echo in every language, and one for each way to misbehave.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use dunlin_testkit::{Platform, zip_of, zip_of_folder};
+use dunlin_testkit::{Platform, cache, zip_of, zip_of_folder};
 use serde_json::{Value, json};
 
 /// Answers, or does what the event says.
@@ -156,11 +154,6 @@ pub(crate) fn delete(platform: &Platform, name: &str) -> Result<()> {
     let reply = platform.api.json("DELETE", &format!("/functions/{name}"), "DeleteFunction", &Value::Null)?;
     ensure!(reply.status == 204, "DeleteFunction answered {}: {}", reply.status, reply.text());
     Ok(())
-}
-
-fn cache() -> PathBuf {
-    std::env::var_os("DUNLIN_CACHE")
-        .map_or_else(|| Path::new(&std::env::var_os("HOME").expect("there is a home")).join(".cache/dunlin"), PathBuf::from)
 }
 
 /// What `scripts/setup` has built.

@@ -107,27 +107,23 @@ fn echo(platform: &Platform, fleet: &Fleet, dice: &mut Dice) -> Result<()> {
     Ok(())
 }
 
-fn burst(platform: &Platform, _: &Fleet, dice: &mut Dice) -> Result<()> {
-    let text = format!("nap{}", dice.below(1 << 40));
-    thread::scope(|scope| {
-        let call = || -> Result<()> {
-            let reply = platform.api.invoke("faulty", b"nap")?;
-            ensure!(good(&reply)? == "nap", "{} to {text}", reply.text());
-            Ok(())
-        };
-        let calls: Vec<_> = (0..BURST).map(|_| scope.spawn(call)).collect();
-        calls.into_iter().try_for_each(|call| call.join().expect("no call panics"))
-    })
+fn burst(platform: &Platform, _: &Fleet, _: &mut Dice) -> Result<()> {
+    naps(platform, "faulty", BURST)
 }
 
 fn share(platform: &Platform, _: &Fleet, _: &mut Dice) -> Result<()> {
+    naps(platform, "busy", 4)
+}
+
+/// So many short calls of one function at once.
+fn naps(platform: &Platform, name: &str, count: usize) -> Result<()> {
     thread::scope(|scope| {
         let call = || -> Result<()> {
-            let reply = platform.api.invoke("busy", b"nap")?;
+            let reply = platform.api.invoke(name, b"nap")?;
             ensure!(good(&reply)? == "nap", "{}", reply.text());
             Ok(())
         };
-        let calls: Vec<_> = (0..4).map(|_| scope.spawn(call)).collect();
+        let calls: Vec<_> = (0..count).map(|_| scope.spawn(call)).collect();
         calls.into_iter().try_for_each(|call| call.join().expect("no call panics"))
     })
 }
