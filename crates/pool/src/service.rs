@@ -243,10 +243,15 @@ impl Pool {
         cells.into_iter().filter_map(info).collect()
     }
 
-    /// The function changed or is gone: its idle instances end at once, busy ones after their calls. Calls that wait are
-    /// still served. A new revision does this by itself when it is first called.
-    pub fn retire(&self, function: &FunctionKey) {
-        self.inner.feed(Event::Retire { function: function.clone() });
+    /// The function, or only the `version` of it, changed or is gone: idle instances end at once, busy ones after their
+    /// calls. Calls that wait are still served. A new revision does this by itself when it is first called.
+    pub fn retire(&self, function: &FunctionKey, version: Option<&str>) {
+        self.inner.feed(Event::Retire { function: function.clone(), version: version.map(Into::into) });
+    }
+
+    /// Every instance of the function ends at once, with the calls it serves. Calls that wait are still served.
+    pub fn abort(&self, function: &FunctionKey) {
+        self.inner.feed(Event::Abort { function: function.clone() });
     }
 
     /// The function may have so many instances, which are set aside for it; none lets it have what its account has left.

@@ -186,7 +186,7 @@ async fn the_pre_stop_hook_runs_before_a_graceful_end_only() {
     bench.settle().await;
     assert_eq!(*stops.lock().expect("no test panics here"), 0);
     drop(kept);
-    bench.pool.retire(&f.key().function);
+    bench.pool.retire(&f.key().function, None);
     bench.settle().await;
     assert_eq!(*stops.lock().expect("no test panics here"), 1);
     assert_eq!(bench.pool.instances(&f.key().function), []);

@@ -20,7 +20,8 @@ impl Engine {
             Event::Died { cell } => self.died(cell, now),
             Event::Stopped { cell } => self.stopped(cell, now),
             Event::Expect { class } => self.expect_class(class, now),
-            Event::Retire { function } => self.retire(&function),
+            Event::Retire { function, version } => self.retire(&function, version.as_deref()),
+            Event::Abort { function } => self.abort(&function, now),
             Event::Limit { function, instances } => self.set_limit(&function, instances, now),
             Event::Pressure { bytes } => self.relieve(bytes, now),
             Event::Drain => self.drain(),
@@ -52,9 +53,12 @@ impl Engine {
         self.pump(now);
     }
 
-    pub(super) fn retire(&mut self, function: &FunctionKey) {
+    pub(super) fn retire(&mut self, function: &FunctionKey, only: Option<&str>) {
         for version in self.function_index.get(function).map(|number| self.functions[number].versions.clone()).unwrap_or_default()
         {
+            if only.is_some_and(|only| *self.versions[&version].demand.key.version != *only) {
+                continue;
+            }
             self.make_stale(version);
             let key = &self.versions[&version].demand.key;
             if self.index.get(key) == Some(&version) {
@@ -62,6 +66,17 @@ impl Engine {
                 self.index.remove(&key);
             }
         }
+    }
+
+    pub(super) fn abort(&mut self, function: &FunctionKey, now: Instant) {
+        let Some(number) = self.function_index.get(function).copied() else { return };
+        self.retire(function, None);
+        let is_of = |state: State| matches!(state, State::Live { version, .. } if self.versions[&version].function == number);
+        let live: Vec<_> = self.cells.iter().filter(|(_, cell)| is_of(cell.state)).map(|(cell, _)| *cell).collect();
+        for cell in live {
+            self.stop(cell, false);
+        }
+        self.pump(now);
     }
 
     pub(super) fn make_stale(&mut self, version: VersionNo) {

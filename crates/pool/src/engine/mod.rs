@@ -160,6 +160,13 @@ pub enum Event {
     Retire {
         /// The function.
         function: FunctionKey,
+        /// Only this version of it: `LATEST` or a number.
+        version: Option<Box<str>>,
+    },
+    /// What exists of the function ends at once, whatever it serves; what is queued for it is still served.
+    Abort {
+        /// The function.
+        function: FunctionKey,
     },
     /// The function may have so many instances, and they are set aside for it; or as many as its account has left.
     Limit {

@@ -287,6 +287,7 @@ fn demand_makes_more_cells_wait_and_quiet_fewer() {
 }
 
 #[test]
+<<<<<<< HEAD
 fn an_instance_that_idles_is_frozen_after_a_while_and_a_busy_one_is_not() {
     let after = Duration::from_millis(100);
     let mut world = World::new(Bounds { freeze: Some(after), ..bounds() });
@@ -329,4 +330,34 @@ fn a_frozen_instance_ends_at_its_time() {
         world.pass(MINUTE);
     }
     assert_eq!((world.stopping.as_slice(), world.gentle.as_slice()), ([cell].as_slice(), [true].as_slice()));
+=======
+fn an_abort_ends_busy_instances_at_once_and_serves_who_waits() {
+    let mut world = World::new(Bounds { instances_per_account: 1, ..bounds() });
+    let f = python("f");
+    world.lease(&f, MINUTE);
+    let second = world.lease(&f, MINUTE);
+    world.settle();
+    let cell = world.leases[0].1;
+    world.abort(&f.key.function);
+    assert_eq!(world.stopping, [cell]);
+    world.settle();
+    assert!(world.served_by(second).is_some_and(|other| other != cell));
+}
+
+#[test]
+fn only_the_version_that_is_meant_retires() {
+    let mut world = World::new(bounds());
+    let head = python("f");
+    let key = VersionKey { version: "1".into(), ..head.key.clone() };
+    let published = Arc::new(Demand { key, ..Demand::clone(&head) });
+    let waiters = [world.lease(&head, MINUTE), world.lease(&published, MINUTE)];
+    world.settle();
+    let [of_head, of_published] = waiters.map(|waiter| world.served_by(waiter).expect("served"));
+    world.release(0, false);
+    world.release(0, false);
+    world.on(Event::Retire { function: head.key.function.clone(), version: Some("LATEST".into()) });
+    assert_eq!(world.stopping, [of_head]);
+    let next = world.lease(&published, MINUTE);
+    assert_eq!(world.served_by(next), Some(of_published), "the published version stays warm");
+>>>>>>> 884b6ab (pool: one version of a function retires, and a function is aborted)
 }

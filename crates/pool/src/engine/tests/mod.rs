@@ -166,6 +166,19 @@ impl World {
         self.on(Event::Released { cell, memory_bytes: 20 << 20, took, discard });
     }
 
+    /// Ends everything of the function that serves. The calls that are cut off come back afterwards.
+    fn abort(&mut self, function: &FunctionKey) {
+        let bound = &self.bound;
+        let (cut, kept): (Vec<_>, Vec<_>) = self.leases.drain(..).partition(|(_, cell)| bound[cell].0.function == *function);
+        self.leases = kept;
+        self.on(Event::Abort { function: function.clone() });
+        for (waiter, cell) in cut {
+            assert!(self.stopping.contains(&cell), "an instance that serves ends at once");
+            let took = self.now - self.granted_at[&waiter];
+            self.on(Event::Released { cell, memory_bytes: 20 << 20, took, discard: true });
+        }
+    }
+
     fn make_one(&mut self, at: usize, result: Result<(), MakeFault>) {
         let cell = self.making.swap_remove(at);
         self.on(Event::Made { cell, result });

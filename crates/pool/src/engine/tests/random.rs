@@ -69,7 +69,11 @@ fn random_step(world: &mut World, dice: &mut Dice, demands: &[Arc<Demand>], newe
         94 if dice.roll(10) == 0 => *newest = (*newest + 1).min(demands.len() / 6 - 1),
         95 if dice.roll(10) == 0 => {
             let function = demands[dice.roll(6)].key.function.clone();
-            world.on(Event::Retire { function });
+            world.on(Event::Retire { function, version: None });
+        }
+        98 if dice.roll(20) == 0 => {
+            let function = demands[dice.roll(6)].key.function.clone();
+            world.abort(&function);
         }
         97 if dice.roll(4) == 0 => {
             let function = demands[dice.roll(6)].key.function.clone();
