@@ -7,10 +7,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dunlin_meter::{Config, Ledger};
-use dunlin_model::{AccountScope, Function, FunctionKey, Record, Revision, Trigger, TriggerKey};
-use dunlin_store::{
-    AccessKey, CreateError, DeleteError, Memory, Page, RecordQuery, ReplaceError, Store, StoreError, Stored, View, contract,
+use dunlin_model::{
+    AccountScope, Alias, AliasKey, Function, FunctionKey, Record, Revision, Setting, SettingKey, Trigger, TriggerKey, VersionId,
 };
+use dunlin_store::{
+    AccessKey, CreateError, DeleteError, Memory, Page, PutError, RecordQuery, ReplaceError, Store, StoreError, Stored, View,
+    contract,
+};
+use jiff::Timestamp;
 use tokio::sync::Notify;
 
 /// A store whose appends fail on request: wholly, or after having written.
@@ -68,6 +72,42 @@ impl Store for Flaky {
         limit: usize,
     ) -> Result<Page<Arc<Stored<Trigger>>>, StoreError> {
         self.inner.list_triggers(function, prefix, after, limit).await
+    }
+    async fn publish_version(
+        &self,
+        function: &FunctionKey,
+        description: &str,
+        at: Timestamp,
+        limit: usize,
+    ) -> Result<VersionId, CreateError> {
+        self.inner.publish_version(function, description, at, limit).await
+    }
+    async fn delete_version(&self, function: &FunctionKey, id: VersionId) -> Result<(), DeleteError> {
+        self.inner.delete_version(function, id).await
+    }
+    async fn create_alias(&self, key: &AliasKey, alias: &Alias, limit: usize) -> Result<Revision, CreateError> {
+        self.inner.create_alias(key, alias, limit).await
+    }
+    async fn replace_alias(&self, key: &AliasKey, alias: &Alias, expected: Revision) -> Result<Revision, ReplaceError> {
+        self.inner.replace_alias(key, alias, expected).await
+    }
+    async fn delete_alias(&self, key: &AliasKey, expected: Revision) -> Result<(), DeleteError> {
+        self.inner.delete_alias(key, expected).await
+    }
+    async fn put_setting(
+        &self,
+        key: &SettingKey,
+        setting: &Setting,
+        expected: Option<Revision>,
+        account_max: Option<u64>,
+    ) -> Result<Revision, PutError> {
+        self.inner.put_setting(key, setting, expected, account_max).await
+    }
+    async fn delete_setting(&self, key: &SettingKey, expected: Revision) -> Result<(), DeleteError> {
+        self.inner.delete_setting(key, expected).await
+    }
+    async fn replace_functions(&self, functions: &[(FunctionKey, Function, Revision)]) -> Result<Revision, ReplaceError> {
+        self.inner.replace_functions(functions).await
     }
     async fn put_access_key(&self, key: &AccessKey) -> Result<(), StoreError> {
         self.inner.put_access_key(key).await

@@ -80,6 +80,12 @@ text_id!(
     "it must match ^[A-Za-z_][A-Za-z0-9_-]{0,127}$ (1 to 128 characters)", |t| is_name(t, 128)
 );
 text_id!(
+    /// An alias's name, unique within its function. Source: contract section 13.
+    AliasName, "aliasName",
+    "it must match ^[A-Za-z_][A-Za-z0-9_-]{0,127}$ (1 to 128 characters) and not be LATEST",
+    |t| is_name(t, 128) && t != "LATEST"
+);
+text_id!(
     /// The public half of an access key.
     AccessKeyId, "accessKeyId", "4 to 128 letters, digits, '.', '_' or '-'",
     |t| (4..=128).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
@@ -111,6 +117,16 @@ impl RequestId {
     #[must_use]
     pub fn random() -> Self {
         Self(spaced_hex('1', random_u128()))
+    }
+
+    /// A number between 0 and 1, 1 excluded, that follows from the id: evenly distributed over random ids, and the same
+    /// whenever the same call is looked at.
+    #[must_use]
+    pub fn chance(&self) -> f64 {
+        let last = u64::from_str_radix(&self.0[20..], 16).expect("an id ends in twelve hex digits");
+        #[expect(clippy::cast_precision_loss, reason = "48 bits fit")]
+        let chance = last as f64 / (1_u64 << 48) as f64;
+        chance
     }
 }
 
@@ -308,6 +324,15 @@ pub struct TriggerKey {
     pub name: TriggerName,
 }
 
+/// Addresses one alias of one function.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AliasKey {
+    /// The function whose versions it names.
+    pub function: FunctionKey,
+    /// The alias's name.
+    pub name: AliasName,
+}
+
 /// What one instance is bound to for its whole life: function, version and configuration hash. Two instances with
 /// equal keys are interchangeable; an instance never serves another key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -339,6 +364,9 @@ mod tests {
         let request = RequestId::random().to_string();
         assert!(request.parse::<RequestId>().is_ok());
         assert!(request.parse::<InstanceId>().is_err());
+        assert_eq!("1-00000000-00000000-000000000000".parse::<RequestId>().unwrap().chance(), 0.0);
+        assert_eq!("1-00000000-00000000-800000000000".parse::<RequestId>().unwrap().chance(), 0.5);
+        assert!("1-ffffffff-ffffffff-ffffffffffff".parse::<RequestId>().unwrap().chance() < 1.0);
         assert!(InstanceId::random().to_string().parse::<InstanceId>().is_ok());
     }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{FunctionKey, Qualifier, RequestId, random_u128};
+use crate::version::Target;
 
 /// Proof that an answer belongs to an attempt: 128 random bits that only the instance serving it has seen.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,8 +50,10 @@ pub struct Invocation {
     pub request_id: RequestId,
     /// What to call.
     pub function: FunctionKey,
-    /// Which version.
+    /// Which version, as the caller asked for it.
     pub qualifier: Qualifier,
+    /// What the qualifier meant when the door looked, if it had to: an alias is asked once for each call.
+    pub target: Option<Target>,
     /// Where it came from.
     pub origin: Origin,
     /// The trigger that was hit, if one was.

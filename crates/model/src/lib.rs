@@ -17,7 +17,10 @@ pub mod limits;
 pub mod record;
 pub mod runtime_name;
 pub mod scope;
+pub mod settings;
+pub mod stored;
 pub mod trigger;
+pub mod version;
 
 pub use chain::chain;
 pub use function::{
@@ -25,8 +28,8 @@ pub use function::{
     LifecycleHook, STREAM_REQUESTS, Tag,
 };
 pub use ids::{
-    AccessKeyId, AccountId, CellId, Crc64, Digest, FunctionKey, FunctionName, InstanceId, InvalidId, Qualifier, RequestId,
-    Revision, TriggerKey, TriggerName, VersionKey,
+    AccessKeyId, AccountId, AliasKey, AliasName, CellId, Crc64, Digest, FunctionKey, FunctionName, InstanceId, InvalidId,
+    Qualifier, RequestId, Revision, TriggerKey, TriggerName, VersionKey,
 };
 pub use interpreter::{Choice, Interpreter, InterpreterId, Interpreters, Standing, Version, Wanted};
 pub use invocation::{AttemptToken, ErrorType, FunctionError, Invocation, LogType, Origin};
@@ -34,4 +37,10 @@ pub use limits::{InvalidField, Limits};
 pub use record::{Outcome, Phases, Record};
 pub use runtime_name::{Language, Protocol, Runtime};
 pub use scope::AccountScope;
+pub use settings::{
+    AsyncInvoke, Concurrency, Destination, DestinationConfig, Restriction, Setting, SettingContent, SettingKey, SettingKind,
+    VpcBindings,
+};
+pub use stored::Stored;
 pub use trigger::{AuthType, CorsConfig, HttpTriggerConfig, Method, Trigger};
+pub use version::{Additional, Alias, Target, Version, VersionId};

@@ -58,6 +58,10 @@ pub struct Limits {
     pub functions_per_account_max: usize,
     /// Most triggers of one function.
     pub triggers_per_function_max: usize,
+    /// Most versions of one function that exist at a time.
+    pub versions_per_function_max: usize,
+    /// Most aliases of one function.
+    pub aliases_per_function_max: usize,
     /// Most instances of one account at a time.
     pub instances_per_account_max: usize,
     /// Longest stored log line, in bytes.
@@ -86,6 +90,8 @@ impl Default for Limits {
             description_chars_max: 256,
             functions_per_account_max: 10_000,
             triggers_per_function_max: 50,
+            versions_per_function_max: 10_000,
+            aliases_per_function_max: 1000,
             instances_per_account_max: 300,
             log_line_bytes_max: 32 << 10,
             header_bytes_max: 8 << 10,

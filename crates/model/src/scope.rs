@@ -1,6 +1,6 @@
 //! Authorisation by construction: the scope of a verified caller is the only maker of keys.
 
-use crate::ids::{AccountId, FunctionKey, FunctionName, TriggerKey, TriggerName};
+use crate::ids::{AccountId, AliasKey, AliasName, FunctionKey, FunctionName, TriggerKey, TriggerName};
 
 /// The account on whose behalf something is done. Handlers receive one and can reach no key outside it, because no
 /// function of the platform takes a bare name.
@@ -40,5 +40,11 @@ impl AccountScope {
     #[must_use]
     pub fn trigger(&self, function: FunctionName, name: TriggerName) -> TriggerKey {
         TriggerKey { function: self.function(function), name }
+    }
+
+    /// The key of an alias of this account's function.
+    #[must_use]
+    pub fn alias(&self, function: FunctionName, name: AliasName) -> AliasKey {
+        AliasKey { function: self.function(function), name }
     }
 }

@@ -3,24 +3,96 @@
 //! Both stores take the same decision here: [`Memory`](crate::Memory) keeps the resulting view, [`Sqlite`](crate::Sqlite)
 //! first writes the rows. A view is a persistent value, so a change that fails later is undone by keeping the old one.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
-use dunlin_model::{Function, FunctionKey, Revision, Trigger, TriggerKey};
+use dunlin_model::{
+    Alias, AliasKey, Function, FunctionKey, Revision, Setting, SettingContent, SettingKey, SettingKind, Trigger, TriggerKey,
+    Version, VersionId,
+};
+use jiff::Timestamp;
 
-use crate::error::{CreateError, DeleteError, ReplaceError, StoreError};
+use crate::error::{CreateError, DeleteError, PutError, ReplaceError, StoreError};
+use crate::sorted::Sorted;
 use crate::store::{AccessKey, Stored};
 use crate::view::View;
 
 /// One write to what the view holds.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
-    CreateFunction { key: FunctionKey, function: Function, limit: usize },
-    ReplaceFunction { key: FunctionKey, function: Function, expected: Revision },
-    DeleteFunction { key: FunctionKey, expected: Revision },
-    CreateTrigger { key: TriggerKey, trigger: Trigger, limit: usize },
-    ReplaceTrigger { key: TriggerKey, trigger: Trigger, expected: Revision },
-    DeleteTrigger { key: TriggerKey, expected: Revision },
+    CreateFunction {
+        key: FunctionKey,
+        function: Function,
+        limit: usize,
+    },
+    ReplaceFunction {
+        key: FunctionKey,
+        function: Function,
+        expected: Revision,
+    },
+    DeleteFunction {
+        key: FunctionKey,
+        expected: Revision,
+    },
+    CreateTrigger {
+        key: TriggerKey,
+        trigger: Trigger,
+        limit: usize,
+    },
+    ReplaceTrigger {
+        key: TriggerKey,
+        trigger: Trigger,
+        expected: Revision,
+    },
+    DeleteTrigger {
+        key: TriggerKey,
+        expected: Revision,
+    },
+    PublishVersion {
+        function: FunctionKey,
+        description: String,
+        at: Timestamp,
+        limit: usize,
+    },
+    DeleteVersion {
+        function: FunctionKey,
+        id: VersionId,
+    },
+    CreateAlias {
+        key: AliasKey,
+        alias: Alias,
+        limit: usize,
+    },
+    ReplaceAlias {
+        key: AliasKey,
+        alias: Alias,
+        expected: Revision,
+    },
+    DeleteAlias {
+        key: AliasKey,
+        expected: Revision,
+    },
+    PutSetting {
+        key: SettingKey,
+        setting: Setting,
+        expected: Option<Revision>,
+        account_max: Option<u64>,
+    },
+    DeleteSetting {
+        key: SettingKey,
+        expected: Revision,
+    },
+    /// All of them, or none.
+    ReplaceFunctions(Vec<(FunctionKey, Function, Revision)>),
     PutAccessKey(AccessKey),
+}
+
+/// What a write gave out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Done {
+    pub(crate) revision: Revision,
+    /// Of what is numbered: its number. 0 for everything else.
+    pub(crate) number: u64,
 }
 
 /// Why a change was refused. The operation's own error enum is made out of it by [`From`].
@@ -30,6 +102,8 @@ pub(crate) enum Refused {
     LimitExceeded { limit: usize },
     FunctionNotFound,
     PrefixTaken,
+    VersionNotFound { id: VersionId },
+    ShareExceeded { max: u64, taken: u64 },
     NotFound,
     NotEmpty,
     Conflict { actual: Revision },
@@ -53,8 +127,9 @@ impl From<Refused> for CreateError {
             Refused::LimitExceeded { limit } => Self::LimitExceeded { limit },
             Refused::FunctionNotFound => Self::FunctionNotFound,
             Refused::PrefixTaken => Self::PrefixTaken,
+            Refused::VersionNotFound { id } => Self::VersionNotFound { id },
             Refused::Store(error) => Self::Store(error),
-            other @ (Refused::NotFound | Refused::NotEmpty | Refused::Conflict { .. }) => Self::Store(unexpected(&other)),
+            other => Self::Store(unexpected(&other)),
         }
     }
 }
@@ -64,6 +139,19 @@ impl From<Refused> for ReplaceError {
         match refused {
             Refused::NotFound => Self::NotFound,
             Refused::Conflict { actual } => Self::Conflict { actual },
+            Refused::VersionNotFound { id } => Self::VersionNotFound { id },
+            Refused::Store(error) => Self::Store(error),
+            other => Self::Store(unexpected(&other)),
+        }
+    }
+}
+
+impl From<Refused> for PutError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::FunctionNotFound => Self::FunctionNotFound,
+            Refused::Conflict { actual } => Self::Conflict { actual },
+            Refused::ShareExceeded { max, taken } => Self::ShareExceeded { max, taken },
             Refused::Store(error) => Self::Store(error),
             other => Self::Store(unexpected(&other)),
         }
@@ -93,7 +181,8 @@ impl From<Refused> for StoreError {
 
 impl Change {
     /// Applies the change to `view` as revision `next`, or leaves it untouched.
-    pub(crate) fn apply(&self, view: &mut View, next: Revision) -> Result<(), Refused> {
+    pub(crate) fn apply(&self, view: &mut View, next: Revision) -> Result<Done, Refused> {
+        let mut number = 0;
         match self {
             Self::CreateFunction { key, function, limit } => {
                 if view.functions.get(key).is_some() {
@@ -116,6 +205,12 @@ impl Change {
                     return Err(Refused::NotEmpty);
                 }
                 view.functions.remove(key);
+                remove_all(&mut view.versions, |(function, _)| function.cmp(key));
+                remove_all(&mut view.aliases, |alias| alias.function.cmp(key));
+                for setting in view.settings_of(key) {
+                    remove_setting(view, &setting);
+                }
+                view.last_versions.remove(key);
                 match view.count_of(key.account()) {
                     0 | 1 => drop(view.counts.remove(key.account())),
                     count => view.counts.insert(key.account().clone(), count - 1),
@@ -147,15 +242,131 @@ impl Change {
                 view.triggers.remove(key);
                 view.prefixes.remove(prefix.as_str());
             }
+            Self::PublishVersion { function, description, at, limit } => {
+                let head = view.functions.get(function).ok_or(Refused::FunctionNotFound)?;
+                if view.versions(function).count() >= *limit {
+                    return Err(Refused::LimitExceeded { limit: *limit });
+                }
+                number = view.last_versions.get(function).copied().unwrap_or(0) + 1;
+                let (id, copy) = (VersionId(number), head.value.clone());
+                let version = Version { id, description: description.clone(), created: *at, function: copy };
+                view.versions.insert((function.clone(), id), stored(&version, next));
+                view.last_versions.insert(function.clone(), number);
+            }
+            Self::DeleteVersion { function, id } => {
+                view.versions.remove(&(function.clone(), *id)).ok_or(Refused::NotFound)?;
+                remove_settings_for(view, function, &id.to_string());
+            }
+            Self::CreateAlias { key, alias, limit } => {
+                if view.functions.get(&key.function).is_none() {
+                    return Err(Refused::FunctionNotFound);
+                }
+                if view.aliases.get(key).is_some() {
+                    return Err(Refused::AlreadyExists);
+                }
+                if view.aliases(&key.function).count() >= *limit {
+                    return Err(Refused::LimitExceeded { limit: *limit });
+                }
+                expect_versions(view, key, alias)?;
+                view.aliases.insert(key.clone(), stored(alias, next));
+            }
+            Self::ReplaceAlias { key, alias, expected } => {
+                expect(view.aliases.get(key), *expected)?;
+                expect_versions(view, key, alias)?;
+                view.aliases.insert(key.clone(), stored(alias, next));
+            }
+            Self::DeleteAlias { key, expected } => {
+                expect(view.aliases.get(key), *expected)?;
+                view.aliases.remove(key);
+                remove_settings_for(view, &key.function, key.name.as_str());
+            }
+            Self::PutSetting { key, setting, expected, account_max } => {
+                if view.functions.get(&key.function()).is_none() {
+                    return Err(Refused::FunctionNotFound);
+                }
+                match (view.settings.get(key), expected) {
+                    (None, None) => {}
+                    (Some(current), Some(expected)) if current.revision == *expected => {}
+                    (current, _) => {
+                        return Err(Refused::Conflict { actual: current.map_or(Revision(0), |current| current.revision) });
+                    }
+                }
+                if let Some(max) = account_max {
+                    let others = view.settings(key.account(), key.kind()).filter(|(other, _)| *other != key);
+                    let taken: u64 = others.map(|(_, setting)| setting.value.content.share()).sum();
+                    if taken.saturating_add(setting.content.share()) > *max {
+                        return Err(Refused::ShareExceeded { max: *max, taken });
+                    }
+                }
+                put_setting(view, key, stored(setting, next));
+            }
+            Self::DeleteSetting { key, expected } => {
+                expect(view.settings.get(key), *expected)?;
+                remove_setting(view, key);
+            }
+            Self::ReplaceFunctions(all) => {
+                for (key, function, expected) in all {
+                    expect(view.functions.get(key), *expected)?;
+                    view.functions.insert(key.clone(), stored(function, next));
+                }
+            }
             Self::PutAccessKey(key) => view.access_keys.insert(key.id.clone(), Arc::new(key.clone())),
         }
-        Ok(())
+        Ok(Done { revision: next, number })
+    }
+}
+
+/// An alias points to versions that exist when it is written. They may go later.
+fn expect_versions(view: &View, key: &AliasKey, alias: &Alias) -> Result<(), Refused> {
+    let mut named = std::iter::once(alias.version).chain(alias.additional.map(|additional| additional.version));
+    match named.find(|id| view.version(&key.function, *id).is_none()) {
+        None => Ok(()),
+        Some(id) => Err(Refused::VersionNotFound { id }),
+    }
+}
+
+/// Removes the entries for which `place` says that they are equal to what is looked for.
+fn remove_all<K: Ord + Clone, V: Clone>(entries: &mut Sorted<K, V>, place: impl Fn(&K) -> Ordering) {
+    let found: Vec<K> = entries
+        .skip_before(|key| place(key).is_lt())
+        .take_while(|(key, _)| place(key).is_eq())
+        .map(|(key, _)| key.clone())
+        .collect();
+    for key in found {
+        entries.remove(&key);
     }
 }
 
 pub(crate) fn put_trigger(view: &mut View, key: &TriggerKey, stored: Arc<Stored<Trigger>>) {
     view.prefixes.insert(stored.value.url_prefix.clone(), (key.clone(), Arc::clone(&stored)));
     view.triggers.insert(key.clone(), stored);
+}
+
+pub(crate) fn put_setting(view: &mut View, key: &SettingKey, stored: Arc<Stored<Setting>>) {
+    if let SettingContent::Restriction(restriction) = &stored.value.content {
+        if restriction.disable {
+            view.disabled.insert(key.function(), ());
+        } else {
+            view.disabled.remove(&key.function());
+        }
+    }
+    view.settings.insert(key.clone(), stored);
+}
+
+/// What was said of a version or an alias goes with it: a later namesake begins anew.
+fn remove_settings_for(view: &mut View, function: &FunctionKey, qualifier: &str) {
+    for setting in view.settings_of(function) {
+        if setting.qualifier() == qualifier {
+            remove_setting(view, &setting);
+        }
+    }
+}
+
+fn remove_setting(view: &mut View, key: &SettingKey) {
+    view.settings.remove(key);
+    if key.kind() == SettingKind::Restriction {
+        view.disabled.remove(&key.function());
+    }
 }
 
 fn stored<T: Clone>(value: &T, revision: Revision) -> Arc<Stored<T>> {

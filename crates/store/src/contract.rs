@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a broken promise is a panic here")]
 
+mod settings;
+mod versions;
+
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -11,6 +14,18 @@ use dunlin_model::{
 };
 use jiff::Timestamp;
 
+use self::settings::{
+    a_disabled_function_is_known_at_once_and_settings_go_with_what_they_are_of,
+    a_setting_is_written_at_the_revision_it_was_read_at, settings_of_an_account_do_not_take_more_than_there_is,
+    several_functions_are_replaced_together_or_not_at_all,
+};
+pub use self::settings::{reserved, setting};
+use self::versions::{
+    a_functions_versions_and_aliases_go_with_it, a_qualifier_means_a_version_an_alias_or_the_head,
+    a_version_is_a_copy_that_later_changes_do_not_reach, a_versions_number_is_never_used_twice,
+    an_alias_points_to_versions_that_exist_when_it_is_written, versions_that_are_published_at_once_get_numbers_of_their_own,
+};
+pub use self::versions::{alias, alias_key};
 use crate::{AccessKey, CreateError, DeleteError, RecordQuery, ReplaceError, Store};
 
 type Case = fn(Arc<dyn Store>) -> Pin<Box<dyn Future<Output = ()>>>;
@@ -36,6 +51,16 @@ cases! {
     nonces_are_kept_until_they_are_forgotten,
     records_come_back_whole_newest_first_and_only_the_accounts,
     a_record_that_is_appended_again_counts_once,
+    a_version_is_a_copy_that_later_changes_do_not_reach,
+    a_versions_number_is_never_used_twice,
+    versions_that_are_published_at_once_get_numbers_of_their_own,
+    an_alias_points_to_versions_that_exist_when_it_is_written,
+    a_qualifier_means_a_version_an_alias_or_the_head,
+    a_functions_versions_and_aliases_go_with_it,
+    a_setting_is_written_at_the_revision_it_was_read_at,
+    settings_of_an_account_do_not_take_more_than_there_is,
+    a_disabled_function_is_known_at_once_and_settings_go_with_what_they_are_of,
+    several_functions_are_replaced_together_or_not_at_all,
 }
 
 /// Runs every case over a fresh store from `fresh`.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use dunlin_model::Revision;
+use dunlin_model::{Revision, VersionId};
 
 /// The store itself failed; nothing was changed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -59,12 +59,18 @@ pub enum CreateError {
         /// How many it may hold.
         limit: usize,
     },
-    /// The trigger's function does not exist.
+    /// Its function does not exist.
     #[error("its function does not exist")]
     FunctionNotFound,
     /// Another trigger has this URL prefix.
     #[error("its URL prefix is taken")]
     PrefixTaken,
+    /// A version it points to does not exist.
+    #[error("version {id} does not exist")]
+    VersionNotFound {
+        /// Which.
+        id: VersionId,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -81,6 +87,37 @@ pub enum ReplaceError {
     Conflict {
         /// Its revision.
         actual: Revision,
+    },
+    /// A version it points to does not exist.
+    #[error("version {id} does not exist")]
+    VersionNotFound {
+        /// Which.
+        id: VersionId,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a setting was not written.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PutError {
+    /// Its function does not exist.
+    #[error("its function does not exist")]
+    FunctionNotFound,
+    /// Somebody else wrote since.
+    #[error("it is at revision {} by now", actual.0)]
+    Conflict {
+        /// Its revision; 0 when it is gone.
+        actual: Revision,
+    },
+    /// The account's settings of this kind together would take more than there is.
+    #[error("at most {max} can be set aside, and {taken} are already")]
+    ShareExceeded {
+        /// What there is.
+        max: u64,
+        /// What the others take.
+        taken: u64,
     },
     /// The store failed.
     #[error(transparent)]

@@ -1,4 +1,4 @@
-//! What the control plane remembers: functions, triggers, access keys, nonces and the records of calls.
+//! What the control plane remembers: functions, versions, aliases, settings, triggers, access keys, nonces and the records of calls.
 //!
 //! [`Store`] is the question list, one method per question a caller asks. [`Sqlite`] answers it durably, [`Memory`]
 //! forgets on drop; the same contract suite (`contract`) runs over both. Calls read a [`View`]: an immutable snapshot
@@ -27,8 +27,8 @@ mod sqlite;
 mod store;
 mod view;
 
-pub use error::{CreateError, DeleteError, OpenError, ReplaceError, StoreError};
+pub use error::{CreateError, DeleteError, OpenError, PutError, ReplaceError, StoreError};
 pub use memory::Memory;
 pub use sqlite::{Sqlite, Statistics};
 pub use store::{AccessKey, Page, RecordQuery, Store, Stored};
-pub use view::View;
+pub use view::{Unresolved, View};

@@ -5,10 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use dunlin_model::{AccountScope, Function, FunctionKey, Record, RequestId, Revision, Trigger, TriggerKey};
+use dunlin_model::{
+    AccountScope, Alias, AliasKey, Function, FunctionKey, Record, RequestId, Revision, Setting, SettingKey, Trigger, TriggerKey,
+    VersionId,
+};
+use jiff::Timestamp;
 
-use crate::change::{Change, Refused};
-use crate::error::{CreateError, DeleteError, ReplaceError, StoreError};
+use crate::change::{Change, Done, Refused};
+use crate::error::{CreateError, DeleteError, PutError, ReplaceError, StoreError};
 use crate::store::{AccessKey, Page, RecordQuery, Store, Stored};
 use crate::view::View;
 
@@ -38,14 +42,14 @@ impl Memory {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, change: &Change) -> Result<Revision, Refused> {
+    fn change(&self, change: &Change) -> Result<Done, Refused> {
         let mut kept = self.kept();
         let next = Revision(kept.revision + 1);
         let mut view = View::clone(&self.view.load());
-        change.apply(&mut view, next)?;
+        let done = change.apply(&mut view, next)?;
         kept.revision = next.0;
         self.view.store(Arc::new(view));
-        Ok(next)
+        Ok(done)
     }
 }
 
@@ -56,7 +60,7 @@ impl Store for Memory {
     }
 
     async fn create_function(&self, key: &FunctionKey, function: &Function, limit: usize) -> Result<Revision, CreateError> {
-        Ok(self.change(&Change::CreateFunction { key: key.clone(), function: function.clone(), limit })?)
+        Ok(self.change(&Change::CreateFunction { key: key.clone(), function: function.clone(), limit })?.revision)
     }
 
     async fn replace_function(
@@ -65,7 +69,7 @@ impl Store for Memory {
         function: &Function,
         expected: Revision,
     ) -> Result<Revision, ReplaceError> {
-        Ok(self.change(&Change::ReplaceFunction { key: key.clone(), function: function.clone(), expected })?)
+        Ok(self.change(&Change::ReplaceFunction { key: key.clone(), function: function.clone(), expected })?.revision)
     }
 
     async fn delete_function(&self, key: &FunctionKey, expected: Revision) -> Result<(), DeleteError> {
@@ -84,11 +88,11 @@ impl Store for Memory {
     }
 
     async fn create_trigger(&self, key: &TriggerKey, trigger: &Trigger, limit: usize) -> Result<Revision, CreateError> {
-        Ok(self.change(&Change::CreateTrigger { key: key.clone(), trigger: trigger.clone(), limit })?)
+        Ok(self.change(&Change::CreateTrigger { key: key.clone(), trigger: trigger.clone(), limit })?.revision)
     }
 
     async fn replace_trigger(&self, key: &TriggerKey, trigger: &Trigger, expected: Revision) -> Result<Revision, ReplaceError> {
-        Ok(self.change(&Change::ReplaceTrigger { key: key.clone(), trigger: trigger.clone(), expected })?)
+        Ok(self.change(&Change::ReplaceTrigger { key: key.clone(), trigger: trigger.clone(), expected })?.revision)
     }
 
     async fn delete_trigger(&self, key: &TriggerKey, expected: Revision) -> Result<(), DeleteError> {
@@ -104,6 +108,55 @@ impl Store for Memory {
         limit: usize,
     ) -> Result<Page<Arc<Stored<Trigger>>>, StoreError> {
         Ok(self.view.load().list_triggers(function, prefix, after, limit))
+    }
+
+    async fn publish_version(
+        &self,
+        function: &FunctionKey,
+        description: &str,
+        at: Timestamp,
+        limit: usize,
+    ) -> Result<VersionId, CreateError> {
+        let (function, description) = (function.clone(), description.to_owned());
+        Ok(VersionId(self.change(&Change::PublishVersion { function, description, at, limit })?.number))
+    }
+
+    async fn delete_version(&self, function: &FunctionKey, id: VersionId) -> Result<(), DeleteError> {
+        self.change(&Change::DeleteVersion { function: function.clone(), id })?;
+        Ok(())
+    }
+
+    async fn create_alias(&self, key: &AliasKey, alias: &Alias, limit: usize) -> Result<Revision, CreateError> {
+        Ok(self.change(&Change::CreateAlias { key: key.clone(), alias: alias.clone(), limit })?.revision)
+    }
+
+    async fn replace_alias(&self, key: &AliasKey, alias: &Alias, expected: Revision) -> Result<Revision, ReplaceError> {
+        Ok(self.change(&Change::ReplaceAlias { key: key.clone(), alias: alias.clone(), expected })?.revision)
+    }
+
+    async fn delete_alias(&self, key: &AliasKey, expected: Revision) -> Result<(), DeleteError> {
+        self.change(&Change::DeleteAlias { key: key.clone(), expected })?;
+        Ok(())
+    }
+
+    async fn put_setting(
+        &self,
+        key: &SettingKey,
+        setting: &Setting,
+        expected: Option<Revision>,
+        account_max: Option<u64>,
+    ) -> Result<Revision, PutError> {
+        let (key, setting) = (key.clone(), setting.clone());
+        Ok(self.change(&Change::PutSetting { key, setting, expected, account_max })?.revision)
+    }
+
+    async fn delete_setting(&self, key: &SettingKey, expected: Revision) -> Result<(), DeleteError> {
+        self.change(&Change::DeleteSetting { key: key.clone(), expected })?;
+        Ok(())
+    }
+
+    async fn replace_functions(&self, functions: &[(FunctionKey, Function, Revision)]) -> Result<Revision, ReplaceError> {
+        Ok(self.change(&Change::ReplaceFunctions(functions.to_vec()))?.revision)
     }
 
     async fn put_access_key(&self, key: &AccessKey) -> Result<(), StoreError> {

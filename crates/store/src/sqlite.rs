@@ -6,8 +6,10 @@
 
 mod open;
 mod rows;
+mod settings;
 #[cfg(test)]
 mod tests;
+mod versions;
 mod writer;
 
 use std::path::Path;
@@ -16,13 +18,16 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use dunlin_model::{AccountScope, Function, FunctionKey, Record, Revision, Trigger, TriggerKey};
+use dunlin_model::{
+    AccountScope, Alias, AliasKey, Function, FunctionKey, Record, Revision, Setting, SettingKey, Trigger, TriggerKey, VersionId,
+};
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::rows::Readers;
 use self::writer::{Counters, Job, Write, Writer};
-use crate::change::{Change, Refused};
-use crate::error::{CreateError, DeleteError, OpenError, ReplaceError, StoreError};
+use crate::change::{Change, Done, Refused};
+use crate::error::{CreateError, DeleteError, OpenError, PutError, ReplaceError, StoreError};
 use crate::store::{AccessKey, Page, RecordQuery, Store, Stored};
 use crate::view::View;
 
@@ -120,13 +125,13 @@ impl Sqlite {
         let _ = self.write(Write::Close).await;
     }
 
-    async fn write(&self, write: Write) -> Result<Revision, Refused> {
+    async fn write(&self, write: Write) -> Result<Done, Refused> {
         let (reply, answer) = oneshot::channel();
         self.queue.send(Job { write, reply }).await.map_err(|_| StoreError::Closed)?;
         answer.await.unwrap_or(Err(Refused::Store(StoreError::Closed)))
     }
 
-    async fn change(&self, change: Change) -> Result<Revision, Refused> {
+    async fn change(&self, change: Change) -> Result<Done, Refused> {
         self.write(Write::Change(Box::new(change))).await
     }
 }
@@ -138,7 +143,7 @@ impl Store for Sqlite {
     }
 
     async fn create_function(&self, key: &FunctionKey, function: &Function, limit: usize) -> Result<Revision, CreateError> {
-        Ok(self.change(Change::CreateFunction { key: key.clone(), function: function.clone(), limit }).await?)
+        Ok(self.change(Change::CreateFunction { key: key.clone(), function: function.clone(), limit }).await?.revision)
     }
 
     async fn replace_function(
@@ -147,7 +152,7 @@ impl Store for Sqlite {
         function: &Function,
         expected: Revision,
     ) -> Result<Revision, ReplaceError> {
-        Ok(self.change(Change::ReplaceFunction { key: key.clone(), function: function.clone(), expected }).await?)
+        Ok(self.change(Change::ReplaceFunction { key: key.clone(), function: function.clone(), expected }).await?.revision)
     }
 
     async fn delete_function(&self, key: &FunctionKey, expected: Revision) -> Result<(), DeleteError> {
@@ -166,11 +171,11 @@ impl Store for Sqlite {
     }
 
     async fn create_trigger(&self, key: &TriggerKey, trigger: &Trigger, limit: usize) -> Result<Revision, CreateError> {
-        Ok(self.change(Change::CreateTrigger { key: key.clone(), trigger: trigger.clone(), limit }).await?)
+        Ok(self.change(Change::CreateTrigger { key: key.clone(), trigger: trigger.clone(), limit }).await?.revision)
     }
 
     async fn replace_trigger(&self, key: &TriggerKey, trigger: &Trigger, expected: Revision) -> Result<Revision, ReplaceError> {
-        Ok(self.change(Change::ReplaceTrigger { key: key.clone(), trigger: trigger.clone(), expected }).await?)
+        Ok(self.change(Change::ReplaceTrigger { key: key.clone(), trigger: trigger.clone(), expected }).await?.revision)
     }
 
     async fn delete_trigger(&self, key: &TriggerKey, expected: Revision) -> Result<(), DeleteError> {
@@ -186,6 +191,55 @@ impl Store for Sqlite {
         limit: usize,
     ) -> Result<Page<Arc<Stored<Trigger>>>, StoreError> {
         Ok(self.view.load().list_triggers(function, prefix, after, limit))
+    }
+
+    async fn publish_version(
+        &self,
+        function: &FunctionKey,
+        description: &str,
+        at: Timestamp,
+        limit: usize,
+    ) -> Result<VersionId, CreateError> {
+        let (function, description) = (function.clone(), description.to_owned());
+        Ok(VersionId(self.change(Change::PublishVersion { function, description, at, limit }).await?.number))
+    }
+
+    async fn delete_version(&self, function: &FunctionKey, id: VersionId) -> Result<(), DeleteError> {
+        self.change(Change::DeleteVersion { function: function.clone(), id }).await?;
+        Ok(())
+    }
+
+    async fn create_alias(&self, key: &AliasKey, alias: &Alias, limit: usize) -> Result<Revision, CreateError> {
+        Ok(self.change(Change::CreateAlias { key: key.clone(), alias: alias.clone(), limit }).await?.revision)
+    }
+
+    async fn replace_alias(&self, key: &AliasKey, alias: &Alias, expected: Revision) -> Result<Revision, ReplaceError> {
+        Ok(self.change(Change::ReplaceAlias { key: key.clone(), alias: alias.clone(), expected }).await?.revision)
+    }
+
+    async fn delete_alias(&self, key: &AliasKey, expected: Revision) -> Result<(), DeleteError> {
+        self.change(Change::DeleteAlias { key: key.clone(), expected }).await?;
+        Ok(())
+    }
+
+    async fn put_setting(
+        &self,
+        key: &SettingKey,
+        setting: &Setting,
+        expected: Option<Revision>,
+        account_max: Option<u64>,
+    ) -> Result<Revision, PutError> {
+        let (key, setting) = (key.clone(), setting.clone());
+        Ok(self.change(Change::PutSetting { key, setting, expected, account_max }).await?.revision)
+    }
+
+    async fn delete_setting(&self, key: &SettingKey, expected: Revision) -> Result<(), DeleteError> {
+        self.change(Change::DeleteSetting { key: key.clone(), expected }).await?;
+        Ok(())
+    }
+
+    async fn replace_functions(&self, functions: &[(FunctionKey, Function, Revision)]) -> Result<Revision, ReplaceError> {
+        Ok(self.change(Change::ReplaceFunctions(functions.to_vec())).await?.revision)
     }
 
     async fn put_access_key(&self, key: &AccessKey) -> Result<(), StoreError> {

@@ -4,21 +4,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dunlin_model::{
-    AccessKeyId, AccountId, AccountScope, Function, FunctionKey, FunctionName, Record, RequestId, Revision, Trigger, TriggerKey,
+    AccessKeyId, AccountId, AccountScope, Alias, AliasKey, Function, FunctionKey, FunctionName, Record, RequestId, Revision,
+    Setting, SettingKey, Trigger, TriggerKey, VersionId,
 };
 use jiff::Timestamp;
 
-use crate::error::{CreateError, DeleteError, ReplaceError, StoreError};
+use crate::error::{CreateError, DeleteError, PutError, ReplaceError, StoreError};
 use crate::view::View;
 
-/// A value and the revision it was written at. A write that replaces it names that revision.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Stored<T> {
-    /// What was stored.
-    pub value: T,
-    /// When, on the store's one counter.
-    pub revision: Revision,
-}
+pub use dunlin_model::Stored;
 
 /// One page of a listing.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,7 +86,7 @@ pub trait Store: Send + Sync + 'static {
         function: &Function,
         expected: Revision,
     ) -> Result<Revision, ReplaceError>;
-    /// Removes the function only if it is still at `expected` and has no triggers.
+    /// Removes the function, its versions and its aliases, only if it is still at `expected` and has no triggers.
     async fn delete_function(&self, key: &FunctionKey, expected: Revision) -> Result<(), DeleteError>;
     /// The account's functions whose name begins with `prefix`, by name, after the name `after`.
     async fn list_functions(
@@ -117,6 +111,40 @@ pub trait Store: Send + Sync + 'static {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page<Arc<Stored<Trigger>>>, StoreError>;
+
+    /// Copies the function as it is now into a new version, if it has fewer than `limit`. The version's number is one
+    /// more than the last that the function ever had.
+    async fn publish_version(
+        &self,
+        function: &FunctionKey,
+        description: &str,
+        at: Timestamp,
+        limit: usize,
+    ) -> Result<VersionId, CreateError>;
+    /// Removes a version. Aliases and triggers that point to it stay.
+    async fn delete_version(&self, function: &FunctionKey, id: VersionId) -> Result<(), DeleteError>;
+
+    /// Adds an alias to an existing function, if the function has fewer than `limit` and the versions exist.
+    async fn create_alias(&self, key: &AliasKey, alias: &Alias, limit: usize) -> Result<Revision, CreateError>;
+    /// Replaces the alias only if it is still at `expected` and the versions exist.
+    async fn replace_alias(&self, key: &AliasKey, alias: &Alias, expected: Revision) -> Result<Revision, ReplaceError>;
+    /// Removes the alias only if it is still at `expected`.
+    async fn delete_alias(&self, key: &AliasKey, expected: Revision) -> Result<(), DeleteError>;
+
+    /// Writes a setting of an existing function, only if it is still at `expected`: absent for one that is not there yet. With
+    /// `account_max` the account's settings of this kind may not take more than that together.
+    async fn put_setting(
+        &self,
+        key: &SettingKey,
+        setting: &Setting,
+        expected: Option<Revision>,
+        account_max: Option<u64>,
+    ) -> Result<Revision, PutError>;
+    /// Removes the setting only if it is still at `expected`.
+    async fn delete_setting(&self, key: &SettingKey, expected: Revision) -> Result<(), DeleteError>;
+
+    /// Replaces all of the functions, each only if it is still at its expected revision, or none of them.
+    async fn replace_functions(&self, functions: &[(FunctionKey, Function, Revision)]) -> Result<Revision, ReplaceError>;
 
     /// Adds or replaces an access key.
     async fn put_access_key(&self, key: &AccessKey) -> Result<(), StoreError>;

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use dunlin_model::{AccessKeyId, AccountId, AccountScope, Function, FunctionKey, Trigger, TriggerKey, VersionKey};
+use dunlin_model::{
+    AccessKeyId, AccountId, AccountScope, Alias, AliasKey, AliasName, Function, FunctionKey, Qualifier, Setting, SettingKey,
+    SettingKind, Target, Trigger, TriggerKey, Version, VersionId,
+};
 
 use crate::sorted::Sorted;
 use crate::store::{AccessKey, Page, Stored};
@@ -13,6 +16,13 @@ pub struct View {
     pub(crate) functions: Sorted<FunctionKey, Arc<Stored<Function>>>,
     pub(crate) triggers: Sorted<TriggerKey, Arc<Stored<Trigger>>>,
     pub(crate) prefixes: Sorted<String, (TriggerKey, Arc<Stored<Trigger>>)>,
+    pub(crate) versions: Sorted<(FunctionKey, VersionId), Arc<Stored<Version>>>,
+    /// The last number each function gave to a version; absent for those that never published one.
+    pub(crate) last_versions: Sorted<FunctionKey, u64>,
+    pub(crate) aliases: Sorted<AliasKey, Arc<Stored<Alias>>>,
+    pub(crate) settings: Sorted<SettingKey, Arc<Stored<Setting>>>,
+    /// Functions that may not be called: nearly always none.
+    pub(crate) disabled: Sorted<FunctionKey, ()>,
     pub(crate) access_keys: Sorted<AccessKeyId, Arc<AccessKey>>,
     /// Functions per account, so that a limit is checked without counting.
     pub(crate) counts: Sorted<AccountId, usize>,
@@ -76,10 +86,97 @@ impl View {
         self.functions.skip_before(|_| false)
     }
 
-    /// What an instance of this function's head is bound to.
+    /// A version of the function.
     #[must_use]
-    pub fn version_key(key: &FunctionKey, function: &Stored<Function>) -> VersionKey {
-        VersionKey { function: key.clone(), version: "LATEST".into(), revision: function.revision }
+    pub fn version(&self, function: &FunctionKey, id: VersionId) -> Option<&Arc<Stored<Version>>> {
+        self.versions.get(&(function.clone(), id))
+    }
+
+    /// The function's versions, oldest first.
+    pub fn versions(&self, function: &FunctionKey) -> impl Iterator<Item = &Arc<Stored<Version>>> {
+        self.versions
+            .skip_before(|(key, _)| key < function)
+            .take_while(move |((key, _), _)| key == function)
+            .map(|(_, version)| version)
+    }
+
+    /// Every version there is.
+    pub fn all_versions(&self) -> impl Iterator<Item = &Arc<Stored<Version>>> {
+        self.versions.skip_before(|_| false).map(|(_, version)| version)
+    }
+
+    /// The alias called `key`.
+    #[must_use]
+    pub fn alias(&self, key: &AliasKey) -> Option<&Arc<Stored<Alias>>> {
+        self.aliases.get(key)
+    }
+
+    /// The function's aliases, by name.
+    pub fn aliases(&self, function: &FunctionKey) -> impl Iterator<Item = &Arc<Stored<Alias>>> {
+        self.aliases
+            .skip_before(|key| key.function < *function)
+            .take_while(move |(key, _)| key.function == *function)
+            .map(|(_, alias)| alias)
+    }
+
+    /// Whether calls of the function are refused.
+    #[must_use]
+    pub fn is_disabled(&self, function: &FunctionKey) -> bool {
+        self.disabled.get(function).is_some()
+    }
+
+    /// The setting called `key`.
+    #[must_use]
+    pub fn setting(&self, key: &SettingKey) -> Option<&Arc<Stored<Setting>>> {
+        self.settings.get(key)
+    }
+
+    /// The account's settings of one kind, by function and qualifier.
+    pub fn settings(&self, account: &AccountId, kind: SettingKind) -> impl Iterator<Item = (&SettingKey, &Arc<Stored<Setting>>)> {
+        self.settings
+            .skip_before(move |key| (key.account(), key.kind()) < (account, kind))
+            .take_while(move |(key, _)| (key.account(), key.kind()) == (account, kind))
+    }
+
+    /// Every setting there is.
+    pub fn all_settings(&self) -> impl Iterator<Item = (&SettingKey, &Arc<Stored<Setting>>)> {
+        self.settings.skip_before(|_| false)
+    }
+
+    /// The keys of all settings of one function.
+    pub(crate) fn settings_of(&self, function: &FunctionKey) -> Vec<SettingKey> {
+        let of_kind = |kind| {
+            let first = SettingKey::of(function, kind);
+            self.settings
+                .skip_before(move |key| *key < first)
+                .take_while(move |(key, _)| {
+                    key.kind() == kind && key.function_name() == function.name() && key.account() == function.account()
+                })
+                .map(|(key, _)| key.clone())
+        };
+        SettingKind::ALL.into_iter().flat_map(of_kind).collect()
+    }
+
+    /// What `qualifier` means for one call: a number is a version, another name is an alias. `chance`, evenly distributed
+    /// between 0 and 1, decides between the two versions of an alias.
+    ///
+    /// # Errors
+    /// Which part of it does not exist.
+    pub fn resolve(&self, function: &FunctionKey, qualifier: &Qualifier, chance: f64) -> Result<Target, Unresolved> {
+        let head = self.function(function).ok_or(Unresolved::FunctionNotFound)?;
+        let text = match qualifier {
+            Qualifier::Latest => return Ok(Target::Head(Arc::clone(head))),
+            Qualifier::Named(text) => text,
+        };
+        let id = if text.bytes().all(|byte| byte.is_ascii_digit()) {
+            text.parse().map_err(|_| Unresolved::VersionNotFound { id: text.to_string() })?
+        } else {
+            let name: AliasName = text.parse().map_err(|_| Unresolved::AliasNotFound)?;
+            let alias = self.alias(&AliasKey { function: function.clone(), name }).ok_or(Unresolved::AliasNotFound)?;
+            alias.value.pick(chance)
+        };
+        let version = self.version(function, id).ok_or_else(|| Unresolved::VersionNotFound { id: id.to_string() })?;
+        Ok(Target::Published(Arc::clone(version)))
     }
 
     pub(crate) fn list_functions(
@@ -112,6 +209,23 @@ impl View {
             .map(|(key, trigger)| (key.name.as_str(), trigger));
         page(rows, limit)
     }
+}
+
+/// Why a qualifier means nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unresolved {
+    /// There is no such function.
+    #[error("the function does not exist")]
+    FunctionNotFound,
+    /// There is no such version: the one that was asked for, or the one that the alias points to.
+    #[error("version {id} does not exist")]
+    VersionNotFound {
+        /// Which.
+        id: String,
+    },
+    /// There is no such alias.
+    #[error("the alias does not exist")]
+    AliasNotFound,
 }
 
 /// Whether an entry comes before the page that begins at `prefix` and after `after`.

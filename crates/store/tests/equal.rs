@@ -1,7 +1,7 @@
 //! Whatever is done to them, the two stores stay equal, and SQLite is still equal after it was opened again.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-use dunlin_model::{Revision, TriggerKey};
+use dunlin_model::{Revision, SettingKey, SettingKind, TriggerKey, VersionId};
 use dunlin_store::{Memory, RecordQuery, Sqlite, Store, contract};
 use proptest::prelude::*;
 
@@ -13,6 +13,13 @@ enum Step {
     AddTrigger { account: u32, name: u8, trigger: u8, prefix: u8 },
     ReplaceTrigger { account: u32, name: u8, trigger: u8, stale: bool },
     DropTrigger { account: u32, name: u8, trigger: u8 },
+    Publish { account: u32, name: u8 },
+    DropVersion { account: u32, name: u8, version: u64 },
+    AddAlias { account: u32, name: u8, alias: u8, version: u64 },
+    MoveAlias { account: u32, name: u8, alias: u8, version: u64 },
+    DropAlias { account: u32, name: u8, alias: u8 },
+    Reserve { account: u32, name: u8, instances: u64 },
+    Unreserve { account: u32, name: u8 },
     Nonce { hash: u64, expires: i64 },
     ForgetNonces { second: i64 },
     Reopen,
@@ -27,6 +34,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (target.clone(), any::<bool>()).prop_map(|((account, name), stale)| Step::Delete { account, name, stale }),
         4 => (target.clone(), trigger.clone(), 0..4u8).prop_map(|((account, name), trigger, prefix)| Step::AddTrigger { account, name, trigger, prefix }),
         2 => (target.clone(), trigger.clone(), any::<bool>()).prop_map(|((account, name), trigger, stale)| Step::ReplaceTrigger { account, name, trigger, stale }),
+        2 => (target.clone(), 0..4u64).prop_map(|((account, name), instances)| Step::Reserve { account, name, instances }),
+        1 => target.clone().prop_map(|(account, name)| Step::Unreserve { account, name }),
+        4 => target.clone().prop_map(|(account, name)| Step::Publish { account, name }),
+        2 => (target.clone(), 1..5u64).prop_map(|((account, name), version)| Step::DropVersion { account, name, version }),
+        2 => (target.clone(), 0..3u8, 1..4u64).prop_map(|((account, name), alias, version)| Step::AddAlias { account, name, alias, version }),
+        2 => (target.clone(), 0..3u8, 1..4u64).prop_map(|((account, name), alias, version)| Step::MoveAlias { account, name, alias, version }),
+        1 => (target.clone(), 0..3u8).prop_map(|((account, name), alias)| Step::DropAlias { account, name, alias }),
         2 => (target, trigger).prop_map(|((account, name), trigger)| Step::DropTrigger { account, name, trigger }),
         1 => (0..5u64, 0..50i64).prop_map(|(hash, expires)| Step::Nonce { hash, expires }),
         1 => (0..50i64).prop_map(|second| Step::ForgetNonces { second }),
@@ -73,6 +87,36 @@ async fn apply(store: &dyn Store, step: &Step, number: usize) -> String {
             let expected = at(view.trigger(&key).map(|stored| stored.revision), false);
             format!("{:?}", store.delete_trigger(&key, expected).await)
         }
+        Step::Publish { account, name } => {
+            format!("{:?}", store.publish_version(&key(account, name), &text, jiff::Timestamp::UNIX_EPOCH, 3).await)
+        }
+        Step::DropVersion { account, name, version } => {
+            format!("{:?}", store.delete_version(&key(account, name), VersionId(version)).await)
+        }
+        Step::AddAlias { account, name, alias, version } => {
+            let key = contract::alias_key(&key(account, name), &format!("a{alias}"));
+            format!("{:?}", store.create_alias(&key, &contract::alias(&key, version), 2).await)
+        }
+        Step::MoveAlias { account, name, alias, version } => {
+            let key = contract::alias_key(&key(account, name), &format!("a{alias}"));
+            let expected = at(view.alias(&key).map(|stored| stored.revision), false);
+            format!("{:?}", store.replace_alias(&key, &contract::alias(&key, version), expected).await)
+        }
+        Step::DropAlias { account, name, alias } => {
+            let key = contract::alias_key(&key(account, name), &format!("a{alias}"));
+            let expected = at(view.alias(&key).map(|stored| stored.revision), false);
+            format!("{:?}", store.delete_alias(&key, expected).await)
+        }
+        Step::Reserve { account, name, instances } => {
+            let key = SettingKey::of(&key(account, name), SettingKind::Concurrency);
+            let expected = view.setting(&key).map(|stored| stored.revision);
+            format!("{:?}", store.put_setting(&key, &contract::reserved(instances), expected, Some(5)).await)
+        }
+        Step::Unreserve { account, name } => {
+            let key = SettingKey::of(&key(account, name), SettingKind::Concurrency);
+            let expected = at(view.setting(&key).map(|stored| stored.revision), false);
+            format!("{:?}", store.delete_setting(&key, expected).await)
+        }
         Step::Nonce { hash, expires } => format!("{:?}", store.put_nonces(&[(hash, expires)]).await),
         Step::ForgetNonces { second } => format!("{:?}", store.forget_nonces(second).await),
         Step::Reopen => String::new(),
@@ -87,9 +131,13 @@ async fn picture(store: &dyn Store) -> String {
         text += &format!("{:?} {}\n", store.list_functions(&scope, "", None, 100).await, view.count_of(scope.account()));
         text += &format!("{:?}\n", store.records(&scope, &RecordQuery::default()).await);
         for name in 0..4 {
+            let key = contract::key(&scope, &format!("f{name}"));
+            text += &format!("{:?}\n", view.versions(&key).collect::<Vec<_>>());
+            text += &format!("{:?}\n", view.aliases(&key).collect::<Vec<_>>());
             text += &format!("{:?}\n", store.list_triggers(&contract::key(&scope, &format!("f{name}")), "", None, 100).await);
         }
     }
+    text += &format!("{:?}\n", view.all_settings().collect::<Vec<_>>());
     for prefix in 0..4 {
         text += &format!("{:?}\n", view.trigger_by_prefix(&format!("p{prefix}")));
     }

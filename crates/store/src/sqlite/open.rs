@@ -19,7 +19,11 @@ const APPLICATION_ID: i64 = 0x4455_4e4c;
 const MARK: &[u8] = b"a store lives beside this file\n";
 
 /// Every change of the schema, in order. The file's `user_version` says how many were applied.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_first.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_first.sql"),
+    include_str!("../migrations/0002_versions.sql"),
+    include_str!("../migrations/0003_settings.sql"),
+];
 
 pub(super) struct Opened {
     pub(super) connection: Connection,

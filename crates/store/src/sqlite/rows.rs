@@ -3,14 +3,15 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dunlin_model::{AccountId, Crc64, FunctionKey, Record, Revision, TriggerKey};
+use dunlin_model::{AccountId, Crc64, Function, FunctionKey, Record, Revision, TriggerKey};
 use rusqlite::{Connection, OpenFlags, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use super::writer::classify;
-use crate::change::{Change, put_trigger};
+use super::{settings, versions};
+use crate::change::{Change, Done, put_trigger};
 use crate::error::StoreError;
 use crate::store::{AccessKey, Page, RecordQuery, Stored};
 use crate::view::View;
@@ -81,30 +82,24 @@ impl From<ReadError> for StoreError {
 }
 
 /// Writes what `change` did to `view`. Each statement must meet exactly one row: the view said that it would.
-pub(super) fn write(connection: &Connection, change: &Change, view: &View, next: Revision) -> Result<(), rusqlite::Error> {
+pub(super) fn write(connection: &Connection, change: &Change, view: &View, done: Done) -> Result<(), rusqlite::Error> {
+    let next = done.revision;
     let touched = match change {
-        Change::CreateFunction { key, function, .. } | Change::ReplaceFunction { key, function, .. } => {
-            let sql = if matches!(change, Change::CreateFunction { .. }) {
-                "INSERT INTO functions (account, name, revision, runtime, package, document, checksum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
-            } else {
-                "UPDATE functions SET revision = ?3, runtime = ?4, package = ?5, document = ?6, checksum = ?7 WHERE account = ?1 AND name = ?2"
-            };
-            let (document, checksum) = seal(function)?;
-            let (account, name) = (key.account().as_str(), key.name().as_str());
-            let (runtime, package) = (function.config.runtime.as_str(), function.code.digest.to_string());
-            connection.prepare_cached(sql)?.execute(params![
-                account,
-                name,
-                signed(next.0),
-                runtime,
-                package,
-                document,
-                checksum
-            ])?
+        Change::CreateFunction { key, function, .. } => put_function(connection, CREATE_FUNCTION, key, function, next)?,
+        Change::ReplaceFunction { key, function, .. } => put_function(connection, REPLACE_FUNCTION, key, function, next)?,
+        Change::ReplaceFunctions(all) => {
+            for (key, function, _) in all {
+                expect_one(put_function(connection, REPLACE_FUNCTION, key, function, next)?)?;
+            }
+            1
         }
-        Change::DeleteFunction { key, .. } => connection
-            .prepare_cached("DELETE FROM functions WHERE account = ?1 AND name = ?2")?
-            .execute(params![key.account().as_str(), key.name().as_str()])?,
+        Change::DeleteFunction { key, .. } => {
+            versions::remove_of(connection, key)?;
+            settings::remove_of(connection, key)?;
+            connection
+                .prepare_cached("DELETE FROM functions WHERE account = ?1 AND name = ?2")?
+                .execute(params![key.account().as_str(), key.name().as_str()])?
+        }
         Change::CreateTrigger { key, .. } | Change::ReplaceTrigger { key, .. } => {
             let sql = if matches!(change, Change::CreateTrigger { .. }) {
                 "INSERT INTO triggers (account, function, name, revision, url_prefix, document, checksum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
@@ -130,11 +125,39 @@ pub(super) fn write(connection: &Connection, change: &Change, view: &View, next:
                 .prepare_cached("DELETE FROM triggers WHERE account = ?1 AND function = ?2 AND name = ?3")?
                 .execute(params![account, function, name])?
         }
+        Change::PublishVersion { .. }
+        | Change::DeleteVersion { .. }
+        | Change::CreateAlias { .. }
+        | Change::ReplaceAlias { .. }
+        | Change::DeleteAlias { .. } => versions::write(connection, change, view, done)?,
+        Change::PutSetting { key, setting, .. } => settings::put(connection, key, setting, next)?,
+        Change::DeleteSetting { key, .. } => settings::delete(connection, key)?,
         Change::PutAccessKey(key) => connection
             .prepare_cached("INSERT OR REPLACE INTO access_keys (id, account, secret) VALUES (?1, ?2, ?3)")?
             .execute(params![key.id.as_str(), key.account.as_str(), key.secret])?,
     };
+    expect_one(touched)
+}
+
+fn expect_one(touched: usize) -> Result<(), rusqlite::Error> {
     if touched == 1 { Ok(()) } else { Err(rusqlite::Error::StatementChangedRows(touched)) }
+}
+
+const CREATE_FUNCTION: &str =
+    "INSERT INTO functions (account, name, revision, runtime, package, document, checksum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+const REPLACE_FUNCTION: &str = "UPDATE functions SET revision = ?3, runtime = ?4, package = ?5, document = ?6, checksum = ?7 WHERE account = ?1 AND name = ?2";
+
+fn put_function(
+    connection: &Connection,
+    sql: &str,
+    key: &FunctionKey,
+    function: &Function,
+    at: Revision,
+) -> Result<usize, rusqlite::Error> {
+    let (document, checksum) = seal(function)?;
+    let (account, name) = (key.account().as_str(), key.name().as_str());
+    let (runtime, package) = (function.config.runtime.as_str(), function.code.digest.to_string());
+    connection.prepare_cached(sql)?.execute(params![account, name, signed(at.0), runtime, package, document, checksum])
 }
 
 fn names(key: &TriggerKey) -> (&str, &str, &str) {
@@ -204,8 +227,8 @@ pub(super) fn set_revision(connection: &Connection, revision: u64) -> Result<(),
 /// Reads everything a view holds, and the counter.
 pub(super) fn load(connection: &Connection) -> Result<(View, u64), ReadError> {
     let mut view = View::default();
-    let mut statement =
-        connection.prepare("SELECT account, name, revision, document, checksum FROM functions ORDER BY account, name")?;
+    let mut statement = connection
+        .prepare("SELECT account, name, revision, document, checksum, last_version FROM functions ORDER BY account, name")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let account: AccountId = parse("function", &row.get::<_, String>(0)?)?;
@@ -213,8 +236,14 @@ pub(super) fn load(connection: &Connection) -> Result<(View, u64), ReadError> {
         let function = unseal("function", &row.get::<_, String>(3)?, row.get(4)?)?;
         let count = view.count_of(&account);
         view.counts.insert(account, count + 1);
+        match unsigned(row.get(5)?) {
+            0 => {}
+            last => view.last_versions.insert(key.clone(), last),
+        }
         view.functions.insert(key, Arc::new(Stored { value: function, revision: Revision(unsigned(row.get(2)?)) }));
     }
+    versions::load(connection, &mut view)?;
+    settings::load(connection, &mut view)?;
     let mut statement = connection.prepare("SELECT account, function, name, revision, document, checksum FROM triggers")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -238,18 +267,18 @@ pub(super) fn load(connection: &Connection) -> Result<(View, u64), ReadError> {
     Ok((view, revision))
 }
 
-fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(what: &'static str, text: &str) -> Result<T, ReadError> {
+pub(super) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(what: &'static str, text: &str) -> Result<T, ReadError> {
     text.parse().map_err(|error: T::Err| ReadError::Damaged { what, detail: error.to_string() })
 }
 
 /// The JSON of `value` and its checksum.
-fn seal<T: Serialize>(value: &T) -> Result<(String, i64), rusqlite::Error> {
+pub(super) fn seal<T: Serialize>(value: &T) -> Result<(String, i64), rusqlite::Error> {
     let document = serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     let checksum = signed(Crc64::of(document.as_bytes()).0);
     Ok((document, checksum))
 }
 
-fn unseal<T: DeserializeOwned>(what: &'static str, document: &str, checksum: i64) -> Result<T, ReadError> {
+pub(super) fn unseal<T: DeserializeOwned>(what: &'static str, document: &str, checksum: i64) -> Result<T, ReadError> {
     if signed(Crc64::of(document.as_bytes()).0) != checksum {
         return Err(ReadError::Damaged { what, detail: "its checksum does not hold".into() });
     }
@@ -261,10 +290,10 @@ fn nanoseconds(time: jiff::Timestamp) -> i64 {
 }
 
 /// SQLite's integers are signed; the bits are the same.
-fn signed(number: u64) -> i64 {
+pub(super) fn signed(number: u64) -> i64 {
     number.cast_signed()
 }
 
-fn unsigned(number: i64) -> u64 {
+pub(super) fn unsigned(number: i64) -> u64 {
     number.cast_unsigned()
 }

@@ -17,7 +17,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::rows;
-use crate::change::{Change, Refused};
+use crate::change::{Change, Done, Refused};
 use crate::error::StoreError;
 use crate::view::View;
 
@@ -30,7 +30,7 @@ pub(super) type Fault = Arc<std::sync::Mutex<Option<rusqlite::Error>>>;
 
 pub(super) struct Job {
     pub(super) write: Write,
-    pub(super) reply: oneshot::Sender<Result<Revision, Refused>>,
+    pub(super) reply: oneshot::Sender<Result<Done, Refused>>,
 }
 
 pub(super) enum Write {
@@ -87,7 +87,7 @@ impl Writer {
                 }
                 drop(lock);
                 let closer = rest.remove(0);
-                let _ = closer.reply.send(Ok(Revision(0)));
+                let _ = closer.reply.send(Ok(Done { revision: Revision(0), number: 0 }));
                 // The replies of the others are dropped, which reads as closed.
                 return;
             }
@@ -123,7 +123,7 @@ impl Writer {
     }
 
     /// One transaction with a savepoint per write, then the new view.
-    fn commit(&mut self, writes: &[Write]) -> Result<Vec<Result<Revision, Refused>>, StoreError> {
+    fn commit(&mut self, writes: &[Write]) -> Result<Vec<Result<Done, Refused>>, StoreError> {
         let mut view = View::clone(&self.view.load());
         let mut revision = self.revision;
         let mut results = Vec::with_capacity(writes.len());
@@ -133,29 +133,25 @@ impl Writer {
             let savepoint = transaction.savepoint().map_err(|error| classify(&error))?;
             let mut draft = view.clone();
             let next = Revision(revision + 1);
+            let plain = Done { revision: next, number: 0 };
+            let failed = |error| Refused::Store(classify(&error));
             let result = match write {
-                Write::Change(change) => change.apply(&mut draft, next).and_then(|()| {
-                    rows::write(&savepoint, change, &draft, next).map_err(|error| Refused::Store(classify(&error)))
-                }),
-                Write::PutNonces(nonces) => {
-                    rows::put_nonces(&savepoint, nonces).map_err(|error| Refused::Store(classify(&error)))
-                }
-                Write::ForgetNonces(second) => {
-                    rows::forget_nonces(&savepoint, *second).map_err(|error| Refused::Store(classify(&error)))
-                }
-                Write::AppendRecords(records) => {
-                    rows::append_records(&savepoint, records).map_err(|error| Refused::Store(classify(&error)))
-                }
-                Write::Close => Ok(()),
+                Write::Change(change) => change
+                    .apply(&mut draft, next)
+                    .and_then(|done| rows::write(&savepoint, change, &draft, done).map(|()| done).map_err(failed)),
+                Write::PutNonces(nonces) => rows::put_nonces(&savepoint, nonces).map(|()| plain).map_err(failed),
+                Write::ForgetNonces(second) => rows::forget_nonces(&savepoint, *second).map(|()| plain).map_err(failed),
+                Write::AppendRecords(records) => rows::append_records(&savepoint, records).map(|()| plain).map_err(failed),
+                Write::Close => Ok(plain),
             };
             match result {
-                Ok(()) => {
+                Ok(done) => {
                     savepoint.commit().map_err(|error| classify(&error))?;
                     view = draft;
                     if matches!(write, Write::Change(_)) {
                         revision = next.0;
                     }
-                    results.push(Ok(next));
+                    results.push(Ok(done));
                 }
                 // A full or failing disk may have ended the whole transaction, not only this write.
                 Err(Refused::Store(error @ (StoreError::Full | StoreError::Poisoned { .. }))) => return Err(error),
