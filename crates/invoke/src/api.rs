@@ -3,6 +3,7 @@
 use dunlin_model::{Crc64, FunctionError, InstanceId, Outcome, Phases, Record};
 use dunlin_pool::{NoInterpreter, Throttled};
 use dunlin_runtime::Answer;
+use dunlin_store::Unresolved;
 
 /// Takes the one record every call leaves. Plugged in by the server; must not block.
 pub trait OutcomeSink: Send + Sync + 'static {
@@ -37,15 +38,24 @@ pub enum Refusal {
     /// No such function, now.
     #[error("the function does not exist")]
     FunctionNotFound,
-    /// The qualifier is a number and no such version was published.
-    #[error("the version does not exist")]
-    VersionNotFound,
+    /// The version that was asked for, or that the alias points to, does not exist.
+    #[error("version '{id}' does not exist")]
+    VersionNotFound {
+        /// Which.
+        id: String,
+    },
     /// The qualifier is no number and no such alias exists.
     #[error("the alias does not exist")]
     AliasNotFound,
+<<<<<<< HEAD
     /// Its language has lost its interpreter since the function was created.
     #[error(transparent)]
     NoInterpreter(NoInterpreter),
+=======
+    /// The owner has switched calls of the function off.
+    #[error("calls of the function are disabled by its owner")]
+    Disabled,
+>>>>>>> a991677 (invoke, gateway: calls of versions and aliases)
     /// There is too much to do: a limit was met, or the platform has no room.
     #[error(transparent)]
     Throttled(Throttled),
@@ -76,6 +86,16 @@ pub enum Refusal {
     /// The platform failed; the text is for the operator.
     #[error("the platform failed: {0}")]
     Platform(String),
+}
+
+impl From<Unresolved> for Refusal {
+    fn from(unresolved: Unresolved) -> Self {
+        match unresolved {
+            Unresolved::FunctionNotFound => Self::FunctionNotFound,
+            Unresolved::VersionNotFound { id } => Self::VersionNotFound { id },
+            Unresolved::AliasNotFound => Self::AliasNotFound,
+        }
+    }
 }
 
 impl Refusal {

@@ -1,30 +1,25 @@
 //! The room's one entry.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use dunlin_model::{
-    Function, FunctionError, FunctionKey, Invocation, LogType, Origin, Outcome, Phases, Protocol, Qualifier, Revision,
-};
+use dunlin_model::{FunctionError, Invocation, LogType, Origin, Outcome, Phases, Protocol};
 use dunlin_pool::{InstanceSpec, Lease, LeaseError, Pool, StartFailure, StartOutput};
 use dunlin_runtime::{Answer, Answered, CallContext, CallError, Failed, HttpBase, Payload, StartError};
-use dunlin_store::{Store, Stored, View};
+use dunlin_store::Store;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::answer::{Counted, Streamed};
 use crate::run::{Account, timeout_of};
+use crate::specs::Specs;
 use crate::text::{self, Tail};
 use crate::{OutcomeSink, Refusal, Reply};
 
 /// How many dead instances a call may meet, before or while it is handed over. The next one is its last chance.
 const DEAD_INSTANCES_MAX: usize = 3;
-
-/// Versions whose [`InstanceSpec`] is kept ready.
-const SPECS_MAX: usize = 16_384;
 
 /// What the operator may change.
 #[derive(Clone, Debug)]
@@ -55,8 +50,7 @@ struct Inner {
     store: Arc<dyn Store>,
     pool: Pool,
     sink: Arc<dyn OutcomeSink>,
-    /// Of each function, the last version that was called. A cache: forgetting is harmless.
-    specs: RwLock<HashMap<FunctionKey, (Revision, Arc<InstanceSpec>)>>,
+    specs: Specs,
     door: Arc<Door>,
 }
 
@@ -92,7 +86,7 @@ impl Invoker {
     /// An invoker that finds functions in `store`, instances in `pool` and leaves records in `sink`.
     #[must_use]
     pub fn new(config: Config, store: Arc<dyn Store>, pool: Pool, sink: Arc<dyn OutcomeSink>) -> Self {
-        let inner = Inner { config, store, pool, sink, specs: RwLock::default(), door: Arc::default() };
+        let inner = Inner { config, store, pool, sink, specs: Specs::default(), door: Arc::default() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -151,11 +145,10 @@ impl Inner {
     fn resolve(&self, invocation: &Invocation) -> Result<Arc<InstanceSpec>, Refusal> {
         let key = &invocation.function;
         let view = self.store.view();
-        let stored = view.function(key).ok_or(Refusal::FunctionNotFound)?;
-        if let Qualifier::Named(name) = &invocation.qualifier {
-            let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
-            return Err(if is_number { Refusal::VersionNotFound } else { Refusal::AliasNotFound });
+        if view.is_disabled(key) {
+            return Err(Refusal::Disabled);
         }
+<<<<<<< HEAD
         let known = self.specs.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
         match known {
             Some((revision, spec)) if revision == stored.revision => Ok(spec),
@@ -174,6 +167,16 @@ impl Inner {
         specs.insert(key.clone(), (stored.revision, Arc::clone(&spec)));
         Ok(spec)
     }
+=======
+        match &invocation.target {
+            Some(target) => Ok(self.specs.of(key, target)),
+            None => {
+                let target = view.resolve(key, &invocation.qualifier, invocation.request_id.chance())?;
+                Ok(self.specs.of(key, &target))
+            }
+        }
+    }
+>>>>>>> a991677 (invoke, gateway: calls of versions and aliases)
 }
 
 /// One call that was let in.

@@ -25,6 +25,7 @@ mod answer;
 mod api;
 mod invoker;
 mod run;
+mod specs;
 mod text;
 
 pub use api::{OutcomeSink, Refusal, Reply};

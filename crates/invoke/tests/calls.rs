@@ -74,6 +74,7 @@ impl Bench {
             request_id: RequestId::random(),
             function: self.key.clone(),
             qualifier: Qualifier::Latest,
+            target: None,
             origin: Origin::Api,
             trigger: None,
             log_type: LogType::None,
@@ -268,7 +269,7 @@ async fn what_names_nothing_or_is_too_large_is_no_call() {
         let mut invocation = bench.invocation();
         invocation.qualifier = Qualifier::from_wire(Some(qualifier));
         match bench.invoker.call(invocation, event()).await {
-            Err(Refusal::VersionNotFound) => assert!(is_version),
+            Err(Refusal::VersionNotFound { .. }) => assert!(is_version),
             Err(Refusal::AliasNotFound) => assert!(!is_version),
             other => panic!("{other:?}"),
         }

@@ -16,14 +16,17 @@ mod pass;
 mod upgrade;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use dunlin_auth::ExpectedBody;
+<<<<<<< HEAD
 use dunlin_invoke::Reply;
 use dunlin_model::{Function, FunctionKey, Invocation, LogType, Origin, Qualifier, RequestId, Trigger};
+=======
+use dunlin_invoke::{Refusal, Reply};
+use dunlin_model::{FunctionKey, Invocation, LogType, Origin, Protocol, Qualifier, RequestId, Target, Trigger};
+>>>>>>> a991677 (invoke, gateway: calls of versions and aliases)
 use dunlin_runtime::{Answer, Payload};
-use dunlin_store::Stored;
 use http::header::UPGRADE;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
@@ -53,7 +56,8 @@ struct Hit<'a> {
     host: &'a Host,
     peer: IpAddr,
     function_key: &'a FunctionKey,
-    function: &'a Arc<Stored<Function>>,
+    /// What the trigger's qualifier means for this call.
+    target: Target,
     trigger: &'a Trigger,
 }
 
@@ -64,8 +68,7 @@ impl FunctionUrls<'_> {
         let span = tracing::info_span!("gateway", request_id = request_id.as_str(), prefix);
         async {
             let view = self.doors.store.view();
-            let found = view.trigger_by_prefix(prefix).and_then(|(key, trigger)| Some((key, trigger, view.function(key)?)));
-            let Some((function_key, trigger, function)) = found else {
+            let Some((function_key, trigger)) = view.trigger_by_prefix(prefix) else {
                 return Problem::new(
                     StatusCode::NOT_FOUND,
                     "TriggerNotFound",
@@ -74,6 +77,11 @@ impl FunctionUrls<'_> {
                 .response(&request_id);
             };
             let trigger = &trigger.value;
+            let qualifier = Qualifier::from_wire(Some(&trigger.qualifier));
+            let target = match view.resolve(function_key, &qualifier, request_id.chance()) {
+                Ok(target) => target,
+                Err(unresolved) => return Problem::from(Refusal::from(unresolved)).response(&request_id),
+            };
             let hit = Hit {
                 doors: self.doors,
                 room: self.room,
@@ -81,7 +89,7 @@ impl FunctionUrls<'_> {
                 host,
                 peer: peer.to_canonical(),
                 function_key,
-                function,
+                target,
                 trigger,
             };
             let cors = trigger.http.cors_config.as_ref().and_then(|rules| cors::Cors::of(rules, request.headers()));
@@ -115,6 +123,7 @@ impl Hit<'_> {
             request_id: self.request_id.clone(),
             function: self.function_key.clone(),
             qualifier: Qualifier::from_wire(Some(&self.trigger.qualifier)),
+            target: Some(self.target.clone()),
             origin: Origin::Http,
             trigger: Some(self.trigger.name.to_string()),
             // What a function prints is its owner's: a caller nobody knows does not get to read it.
@@ -126,7 +135,7 @@ impl Hit<'_> {
                 request.extensions_mut().insert(protocol);
             }
             (Payload::Http(request), None)
-        } else if self.function.value.config.streams_requests() {
+        } else if self.target.function().config.streams_requests() {
             let event = event::event(self, &head, &Bytes::new())?;
             (Payload::Streaming(event, body::streamed(body, self.body_limit(), caller)), None)
         } else {
@@ -140,13 +149,17 @@ impl Hit<'_> {
 
     /// Whether the request itself goes to the function, as it is.
     fn passes(&self) -> bool {
+<<<<<<< HEAD
         self.function.value.config.runtime.protocol().passes_requests()
+=======
+        self.target.function().config.runtime.protocol() == Protocol::Http
+>>>>>>> a991677 (invoke, gateway: calls of versions and aliases)
     }
 
     /// Most bytes of a request's body. One that streams is never held, so that it may be larger.
     fn body_limit(&self) -> usize {
         let limits = &self.doors.limits;
-        let streams = self.passes() || self.function.value.config.streams_requests();
+        let streams = self.passes() || self.target.function().config.streams_requests();
         if streams { limits.streamed_bytes_max } else { limits.payload_bytes_max }
     }
 
