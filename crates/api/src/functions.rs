@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use dunlin_control::{FunctionFilter, InputCode, Paging};
-use dunlin_model::{Function, FunctionPatch, Limits};
+use dunlin_model::{Function, FunctionPatch, Limits, Qualifier};
 use dunlin_runtime::Body;
 use http::Response;
 use serde::Deserialize;
@@ -48,9 +48,14 @@ impl Api {
     }
 
     pub(crate) fn get_function(&self, asked: &Asked) -> Result<Response<Body>, ApiError> {
-        let stored =
-            self.inner.control.get_function(&asked.verified.scope, asked.found.variable(0), asked.query.text("qualifier"))?;
-        Ok(answer(&self.show(asked, &stored.value)))
+        let qualifier = asked.query.text("qualifier");
+        let target = self.inner.control.get_function(&asked.verified.scope, asked.found.variable(0), qualifier)?;
+        let mut function = self.show(asked, target.function());
+        if let Qualifier::Named(name) = Qualifier::from_wire(qualifier) {
+            let arn = wire::qualified_arn(self.inner.control.region(), &asked.verified.scope, target.function(), &name);
+            function["functionArn"] = arn.into();
+        }
+        Ok(answer(&function))
     }
 
     pub(crate) async fn update_function(&self, asked: Asked) -> Result<Response<Body>, ApiError> {
@@ -88,7 +93,12 @@ impl Api {
     }
 
     fn show(&self, asked: &Asked, function: &Function) -> Value {
-        let control = &self.inner.control;
-        wire::function(control.region(), &asked.verified.scope, function, control.interpreters())
+        let scope = &asked.verified.scope;
+        let mut members = wire::function(self.inner.control.region(), scope, function, self.inner.control.interpreters());
+        let restriction = self.inner.control.restriction(scope, function.config.function_name.as_str());
+        if let Some(restriction) = restriction.and_then(|stored| wire::restriction(&stored.value)) {
+            members["invocationRestriction"] = restriction;
+        }
+        members
     }
 }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use dunlin_control::InstanceFilter;
-use dunlin_invoke::Reply;
+use dunlin_control::{Error as ControlError, InstanceFilter};
+use dunlin_invoke::{Refusal, Reply};
 use dunlin_model::{FunctionName, Invocation, LogType, Origin, Phases, Qualifier};
 use dunlin_runtime::{Answer, Body, Payload};
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -24,21 +24,25 @@ impl Api {
         check_invocation_type(headers)?;
         let log_type = log_type(headers)?;
         let name: FunctionName = asked.found.variable(0).parse().map_err(dunlin_control::Error::from)?;
+        let qualifier = Qualifier::from_wire(asked.query.text("qualifier"));
         let invocation = Invocation {
             request_id: asked.request_id.clone(),
             function: asked.verified.scope.function(name.clone()),
-            qualifier: Qualifier::from_wire(asked.query.text("qualifier")),
+            qualifier: qualifier.clone(),
+            target: None,
             origin: Origin::Api,
             trigger: None,
             log_type,
         };
-        let reply = self.inner.calls.call(invocation, Payload::Event(asked.body.bytes.clone())).await.map_err(|refusal| {
-            let named = ApiError::from(refusal);
-            // The desk knows keys; the caller knows names.
-            match named.code {
-                "FunctionNotFound" => dunlin_control::Error::FunctionNotFound { name: name.clone() }.into(),
-                _ => named,
+        let reply = self.inner.calls.call(invocation, Payload::Event(asked.body.bytes.clone())).await;
+        // The desk knows keys; the caller knows names.
+        let reply = reply.map_err(|refusal| match refusal {
+            Refusal::FunctionNotFound => ControlError::FunctionNotFound { name }.into(),
+            Refusal::VersionNotFound { id } => ControlError::VersionNotFound { function: name, qualifier: id }.into(),
+            Refusal::AliasNotFound => {
+                ControlError::AliasNotFound { function: name, qualifier: printable(&qualifier.to_string()) }.into()
             }
+            other => ApiError::from(other),
         })?;
         Ok(respond(reply))
     }

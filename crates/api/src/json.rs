@@ -31,6 +31,17 @@ pub(crate) fn read<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Inval
     serde_path_to_error::deserialize(&mut reader).map_err(|error| in_words(error, None))
 }
 
+/// Checks and reads a body.
+pub(crate) fn read_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, InvalidField> {
+    check(body)?;
+    read(body)
+}
+
+/// Checks and reads a body that may be left out where no member is required.
+pub(crate) fn read_optional_body<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, InvalidField> {
+    if body.is_empty() { Ok(T::default()) } else { read_body(body) }
+}
+
 /// Reads a value that was cut out of a body, as the member called `within` or as the whole.
 pub(crate) fn read_value<T: DeserializeOwned>(value: serde_json::Value, within: Option<&str>) -> Result<T, InvalidField> {
     serde_path_to_error::deserialize(value).map_err(|error| in_words(error, within))

@@ -29,7 +29,10 @@ mod json;
 mod own;
 mod query;
 mod routes;
+mod settings;
+mod tags;
 mod triggers;
+mod versions;
 mod wire;
 
 pub use api::{Api, Config, Parts};

@@ -40,10 +40,10 @@ impl Api {
     pub(crate) async fn list_logs(&self, asked: &Asked) -> Result<Response<Body>, ApiError> {
         let query = &asked.query;
         let name = query.text("functionName").ok_or_else(|| InvalidField::new("functionName", "is required"))?;
-        let stored = self.inner.control.get_function(&asked.verified.scope, name, None)?;
-        let key = asked.verified.scope.function(stored.value.config.function_name.clone());
+        let function = self.inner.control.get_function(&asked.verified.scope, name, None)?;
+        let key = asked.verified.scope.function(function.function().config.function_name.clone());
         // What a deleted namesake printed is not this function's.
-        let created = stored.value.created;
+        let created = function.function().created;
         let wanted = LogQuery {
             since: Some(query.time("since")?.map_or(created, |since| since.max(created))),
             until: query.time("until")?,

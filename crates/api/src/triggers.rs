@@ -4,22 +4,17 @@ use dunlin_control::{TriggerInput, TriggerPatch};
 use dunlin_model::{FunctionName, Trigger};
 use dunlin_runtime::Body;
 use http::Response;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api::{Api, Asked, json as answer, nothing};
 use crate::error::ApiError;
 use crate::functions::paging;
-use crate::{json, wire};
-
-fn read<T: DeserializeOwned>(asked: &Asked) -> Result<T, ApiError> {
-    json::check(&asked.body.bytes)?;
-    Ok(json::read(&asked.body.bytes)?)
-}
+use crate::json::read_body;
+use crate::wire;
 
 impl Api {
     pub(crate) async fn create_trigger(&self, asked: &Asked) -> Result<Response<Body>, ApiError> {
-        let input: TriggerInput = read(asked)?;
+        let input: TriggerInput = read_body(&asked.body.bytes)?;
         let created = self.inner.control.create_trigger(&asked.verified.scope, asked.found.variable(0), input).await?;
         self.show_trigger(asked, &created.value).map(|trigger| answer(&trigger))
     }
@@ -30,7 +25,7 @@ impl Api {
     }
 
     pub(crate) async fn update_trigger(&self, asked: &Asked) -> Result<Response<Body>, ApiError> {
-        let patch: TriggerPatch = read(asked)?;
+        let patch: TriggerPatch = read_body(&asked.body.bytes)?;
         let (function, name) = (asked.found.variable(0), asked.found.variable(1));
         let updated = self.inner.control.update_trigger(&asked.verified.scope, function, name, patch).await?;
         self.show_trigger(asked, &updated.value).map(|trigger| answer(&trigger))

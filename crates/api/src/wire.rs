@@ -1,7 +1,10 @@
 //! What goes out, in the contract's spelling (section 4). Members that were never set are left out.
 
 use dunlin_control::Region;
-use dunlin_model::{AccountScope, Choice, Function, FunctionName, Interpreter, Interpreters, Runtime, Standing, Trigger};
+use dunlin_model::{
+    AccountScope, Alias, Choice, Function, FunctionName, Interpreter, Interpreters, Runtime, Setting, SettingContent, Standing,
+    Trigger, Version,
+};
 use dunlin_pool::{InstanceInfo, InstanceState};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -11,8 +14,49 @@ pub(crate) fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-fn arn(region: &str, scope: &AccountScope, function: &FunctionName) -> String {
+/// The name of a function for other services.
+pub(crate) fn arn(region: &str, scope: &AccountScope, function: &FunctionName) -> String {
     format!("acs:fc:{region}:{}:functions/{function}", scope.account())
+}
+
+/// The name of what is behind a version or an alias.
+pub(crate) fn qualified_arn(region: &str, scope: &AccountScope, function: &Function, qualifier: &str) -> String {
+    format!("{}/{qualifier}", arn(region, scope, &function.config.function_name))
+}
+
+/// Whether a function may be called.
+pub(crate) fn restriction(setting: &Setting) -> Option<Value> {
+    let SettingContent::Restriction(restriction) = &setting.content else { return None };
+    let mut members = json!({ "disable": restriction.disable, "lastModifiedTime": time(setting.modified) });
+    if let Some(reason) = &restriction.reason {
+        members["reason"] = reason.clone().into();
+    }
+    Some(members)
+}
+
+/// A version.
+pub(crate) fn version(version: &Version) -> Value {
+    json!({
+        "versionId": version.id.to_string(),
+        "description": version.description,
+        "createdTime": time(version.created),
+        "lastModifiedTime": time(version.created),
+    })
+}
+
+/// An alias.
+pub(crate) fn alias(alias: &Alias) -> Value {
+    let mut members = json!({
+        "aliasName": alias.name,
+        "versionId": alias.version.to_string(),
+        "description": alias.description,
+        "createdTime": time(alias.created),
+        "lastModifiedTime": time(alias.modified),
+    });
+    if let Some(additional) = alias.additional {
+        members["additionalVersionWeight"] = json!({ additional.version.to_string(): additional.weight });
+    }
+    members
 }
 
 /// A function, as every operation that answers with one shows it.
@@ -68,7 +112,10 @@ pub(crate) fn trigger(region: &str, scope: &AccountScope, function: &FunctionNam
         "triggerConfig": trigger.config_text,
         "description": trigger.description,
         "qualifier": trigger.qualifier,
-        "targetArn": arn(region, scope, function),
+        "targetArn": match trigger.qualifier.as_str() {
+            "LATEST" => arn(region, scope, function),
+            qualifier => format!("{}/{qualifier}", arn(region, scope, function)),
+        },
         "createdTime": time(trigger.created),
         "lastModifiedTime": time(trigger.modified),
         "httpTrigger": { "urlInternet": url, "urlIntranet": url },

@@ -110,13 +110,13 @@ impl Control {
     /// # Errors
     /// When the function does not exist.
     pub fn code_link(&self, scope: &AccountScope, name: &str, qualifier: Option<&str>) -> Result<CodeLink, Error> {
-        let (key, stored) = self.function(scope, name)?;
-        Self::only_latest(key.name(), qualifier)?;
+        let (_, target) = self.target(scope, name, qualifier)?;
+        let code = &target.function().code;
         let lifetime = i64::try_from(self.inner.config.link_lifetime.as_secs()).unwrap_or(i64::MAX / 2);
         let expires = (self.inner.clock)().as_second().saturating_add(lifetime);
         let mut content = expires.to_le_bytes().to_vec();
-        content.extend_from_slice(&stored.value.code.digest.0);
-        Ok(CodeLink { checksum: stored.value.code.checksum, token: self.inner.seal.close(&["code"], &content) })
+        content.extend_from_slice(&code.digest.0);
+        Ok(CodeLink { checksum: code.checksum, token: self.inner.seal.close(&["code"], &content) })
     }
 
     /// The zip behind a link.

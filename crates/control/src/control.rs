@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_blobs::Blobs;
-use dunlin_model::{AccountScope, Function, FunctionKey, FunctionName, Interpreters, Limits, Qualifier, Revision};
+use dunlin_model::{AccountScope, Function, FunctionKey, FunctionName, Interpreters, Limits, Revision};
 use dunlin_sandbox::Sandboxes;
 use dunlin_store::{Store, Stored};
 use jiff::Timestamp;
 
+use crate::concurrency::Reservations;
 use crate::error::Error;
 use crate::instances::Instances;
 use crate::packages::Packages;
@@ -89,6 +90,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) packages: Packages,
     pub(crate) seal: Seal,
+    pub(crate) reservations: Reservations,
     /// Held while it is decided whether a version may have one more HTTP trigger.
     pub(crate) adding_trigger: tokio::sync::Mutex<()>,
 }
@@ -101,7 +103,11 @@ impl Control {
         let packages = Packages::new(Arc::clone(&store), blobs, sandboxes, Arc::clone(&clock), &config);
         let seal = Seal::new(config.seal_key);
         let adding_trigger = tokio::sync::Mutex::new(());
-        Self { inner: Arc::new(Inner { config, store, instances, clock, packages, seal, adding_trigger }) }
+        let reservations = Reservations::default();
+        let inner = Inner { config, store, instances, clock, packages, seal, reservations, adding_trigger };
+        let control = Self { inner: Arc::new(inner) };
+        control.apply_limits();
+        control
     }
 
     /// What is accepted.
@@ -129,7 +135,7 @@ impl Control {
         vec![Region { name: id.clone(), id }]
     }
 
-    /// Looks after packages until `stop` resolves.
+    /// Looks after packages and reservations until `stop` resolves.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         let mut rounds = tokio::time::interval(self.inner.config.reconcile_interval.max(Duration::from_millis(10)));
         rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -139,6 +145,8 @@ impl Control {
                 () = &mut stop => return,
                 _ = rounds.tick() => {}
             }
+            // Somebody else may have written, and a function that is gone has taken its reservation with it.
+            self.apply_limits();
             if let Err(error) = self.reconcile().await {
                 tracing::warn!(error = %dunlin_model::chain(&error), "unused packages could not be looked for; tried again in the next round");
             }
@@ -163,23 +171,10 @@ impl Control {
         }
     }
 
-    /// Only the head exists so far: anything else that is asked for is a version or an alias that does not.
-    pub(crate) fn only_latest(function: &FunctionName, qualifier: Option<&str>) -> Result<(), Error> {
-        match Qualifier::from_wire(qualifier) {
-            Qualifier::Latest => Ok(()),
-            Qualifier::Named(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Err(Error::VersionNotFound { function: function.clone(), qualifier: text.into() })
-            }
-            Qualifier::Named(text) => {
-                Err(Error::AliasNotFound { function: function.clone(), qualifier: text.chars().take(128).collect() })
-            }
-        }
-    }
-
     /// The older code's instances end; calls in flight finish on them.
-    pub(crate) fn retire(&self, key: &FunctionKey, revision: Revision) {
+    pub(crate) fn retire(&self, key: &FunctionKey, version: Option<&str>, revision: Revision) {
         tracing::debug!(function = %key, revision = revision.0, "instances of older revisions retire");
-        self.inner.instances.retire(key);
+        self.inner.instances.retire(key, version);
     }
 
     pub(crate) fn now(&self) -> Timestamp {

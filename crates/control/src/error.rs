@@ -1,6 +1,6 @@
 //! Why an operation was not done.
 
-use dunlin_model::{FunctionName, InvalidField, InvalidId, TriggerName};
+use dunlin_model::{AliasName, FunctionName, InvalidField, InvalidId, TriggerName, VersionId};
 use dunlin_store::StoreError;
 
 /// Why an operation was not done. Whose fault it is can be told from the variant.
@@ -54,6 +54,52 @@ pub enum Error {
         name: TriggerName,
         /// Empty, or why a trigger of another name is in the way.
         why: &'static str,
+    },
+    /// The name is taken.
+    #[error("alias '{name}' of function '{function}' already exists")]
+    AliasExists {
+        /// The function.
+        function: FunctionName,
+        /// The name.
+        name: AliasName,
+    },
+    /// An alias would share its calls between a version and itself.
+    #[error("additionalVersionWeight names version '{version}', which is the alias's own versionId; name another one")]
+    AdditionalIsMajor {
+        /// The version.
+        version: VersionId,
+    },
+    /// Nothing was said about asynchronous calls.
+    #[error("function '{function}' has no asynchronous invocation configuration for qualifier '{qualifier}'")]
+    AsyncInvokeNotFound {
+        /// The function, which exists.
+        function: FunctionName,
+        /// As asked for.
+        qualifier: String,
+    },
+    /// No instances are set aside.
+    #[error("function '{function}' has no concurrency configuration")]
+    ConcurrencyNotFound {
+        /// The function, which exists.
+        function: FunctionName,
+    },
+    /// More would be set aside than there is.
+    #[error(
+        "reservedConcurrency is too large: at most {max} instances can be reserved, which is 90 % of the account's, and other functions have {taken} of them"
+    )]
+    ReservationExceeded {
+        /// What can be set aside together.
+        max: u64,
+        /// What others have.
+        taken: u64,
+    },
+    /// The function is not bound to that network.
+    #[error("function '{function}' is not bound to vpc '{vpc_id}'")]
+    VpcBindingNotFound {
+        /// The function, which exists.
+        function: FunctionName,
+        /// As asked for.
+        vpc_id: String,
     },
     /// It still has triggers.
     #[error("function '{name}' still has triggers; delete them first")]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dunlin_model::{AccountScope, Function, FunctionConfig, FunctionPatch, Tag};
+use dunlin_model::{AccountScope, Function, FunctionConfig, FunctionPatch, Tag, Target};
 use dunlin_store::{CreateError, DeleteError, ReplaceError, Stored};
 use serde_json::Value;
 
@@ -97,27 +97,18 @@ impl Control {
                     CreateError::AlreadyExists => exists(),
                     CreateError::LimitExceeded { limit } => full(limit),
                     CreateError::Store(error) => error.into(),
-                    other @ (CreateError::FunctionNotFound | CreateError::PrefixTaken) => {
-                        Error::platform("create the function", other)
-                    }
+                    other => Error::platform("create the function", other),
                 })
             }
         }
     }
 
-    /// A function as it is now.
+    /// A function as it is now, or as it was when a version was published.
     ///
     /// # Errors
     /// When it, or the version that is asked for, does not exist.
-    pub fn get_function(
-        &self,
-        scope: &AccountScope,
-        name: &str,
-        qualifier: Option<&str>,
-    ) -> Result<Arc<Stored<Function>>, Error> {
-        let (key, stored) = self.function(scope, name)?;
-        Self::only_latest(key.name(), qualifier)?;
-        Ok(stored)
+    pub fn get_function(&self, scope: &AccountScope, name: &str, qualifier: Option<&str>) -> Result<Target, Error> {
+        Ok(self.target(scope, name, qualifier)?.1)
     }
 
     /// Changes the members that are present, and the code if there is any.
@@ -154,7 +145,9 @@ impl Control {
                 if function.code.digest != current.value.code.digest {
                     self.inner.packages.release(current.value.code.digest);
                 }
-                self.retire(&key, revision);
+                if !function.runs_like(&current.value) {
+                    self.retire(&key, Some("LATEST"), revision);
+                }
                 self.inner.instances.expect(&function.config);
                 tracing::info!(function = %key, revision = revision.0, "updated");
                 Ok(Arc::new(Stored { value: function, revision }))
@@ -165,6 +158,7 @@ impl Control {
                     ReplaceError::NotFound => Error::FunctionNotFound { name: key.name().clone() },
                     ReplaceError::Conflict { .. } => Error::ConcurrentUpdate,
                     ReplaceError::Store(error) => error.into(),
+                    other @ ReplaceError::VersionNotFound { .. } => Error::platform("replace the function", other),
                 })
             }
         }
@@ -185,17 +179,22 @@ impl Control {
         }
     }
 
-    /// Deletes a function that has no triggers. Calls in flight finish.
+    /// Deletes a function that has no triggers, with its versions and aliases. Calls in flight finish.
     ///
     /// # Errors
     /// When it does not exist or is not empty.
     pub async fn delete_function(&self, scope: &AccountScope, name: &str) -> Result<(), Error> {
         for _ in 0..DELETE_TRIES {
             let (key, current) = self.function(scope, name)?;
+            let view = self.inner.store.view();
+            let packages = view.versions(&key).map(|version| version.value.function.code.digest);
+            let packages: Vec<_> = packages.chain([current.value.code.digest]).collect();
+            drop(view);
             match self.inner.store.delete_function(&key, current.revision).await {
                 Ok(()) => {
-                    self.inner.packages.release(current.value.code.digest);
-                    self.retire(&key, current.revision);
+                    packages.into_iter().for_each(|package| self.inner.packages.release(package));
+                    self.retire(&key, None, current.revision);
+                    self.apply_limits();
                     tracing::info!(function = %key, "deleted");
                     return Ok(());
                 }

@@ -1,16 +1,22 @@
 //! Instances, as far as the control plane has to do with them.
 
-use dunlin_model::{AccountScope, FunctionConfig, FunctionKey};
+use dunlin_model::{AccountScope, AliasKey, FunctionConfig, FunctionKey};
 use dunlin_pool::{InstanceInfo, Pool};
 use jiff::Timestamp;
 
 use crate::control::Control;
 use crate::error::Error;
+use crate::versions::resolve;
 
 /// What the control plane needs of whoever runs instances.
 pub trait Instances: Send + Sync + 'static {
-    /// The function changed or is gone: instances of older revisions end when they are idle.
-    fn retire(&self, function: &FunctionKey);
+    /// The function, or only the `version` of it (`LATEST` or a number), changed or is gone: the instances that there are
+    /// end when they are idle.
+    fn retire(&self, function: &FunctionKey, version: Option<&str>);
+    /// Every instance of the function ends at once, with the calls it serves.
+    fn abort(&self, function: &FunctionKey);
+    /// The function may have so many instances, which are set aside for it; none lets it have what its account has left.
+    fn limit(&self, function: &FunctionKey, instances: Option<usize>);
     /// A function of this configuration exists: room for its first call may be made ahead.
     fn expect(&self, config: &FunctionConfig);
     /// The function's live instances, oldest first.
@@ -18,8 +24,14 @@ pub trait Instances: Send + Sync + 'static {
 }
 
 impl Instances for Pool {
-    fn retire(&self, function: &FunctionKey) {
-        Self::retire(self, function);
+    fn retire(&self, function: &FunctionKey, version: Option<&str>) {
+        Self::retire(self, function, version);
+    }
+    fn abort(&self, function: &FunctionKey) {
+        Self::abort(self, function);
+    }
+    fn limit(&self, function: &FunctionKey, instances: Option<usize>) {
+        Self::limit(self, function, instances);
     }
     fn expect(&self, config: &FunctionConfig) {
         Self::expect(self, config);
@@ -34,7 +46,7 @@ impl Instances for Pool {
 pub struct InstanceFilter {
     /// Only these.
     pub ids: Option<Vec<String>>,
-    /// Only those started as this.
+    /// Only those of this version, or of the versions this alias points to.
     pub qualifier: Option<String>,
     /// Only those created at or after this time.
     pub created_from: Option<Timestamp>,
@@ -65,10 +77,11 @@ impl Control {
                 _ => return Err(Error::invalid("limit", format!("must be between 1 and 1000 (actual: {limit})"))),
             },
         };
-        if let Some(qualifier) = &filter.qualifier {
-            Self::only_latest(key.name(), Some(qualifier))?;
-        }
         let mut instances = self.inner.instances.instances(&key);
+        if let Some(qualifier) = &filter.qualifier {
+            let versions = self.versions_behind(&key, qualifier)?;
+            instances.retain(|instance| versions.contains(&instance.version));
+        }
         if let Some(start) = filter.start_key.as_deref().filter(|start| !start.is_empty()) {
             let Some(position) = instances.iter().position(|instance| instance.id.as_str() == start) else {
                 return Ok(Vec::new());
@@ -82,5 +95,14 @@ impl Control {
         });
         instances.truncate(limit);
         Ok(instances)
+    }
+
+    /// Every version that calls with this qualifier may meet.
+    fn versions_behind(&self, key: &FunctionKey, qualifier: &str) -> Result<Vec<String>, Error> {
+        let view = self.inner.store.view();
+        let own = resolve(&view, key, Some(qualifier))?.version_key(key).version.to_string();
+        let alias = qualifier.parse().ok().and_then(|name| view.alias(&AliasKey { function: key.clone(), name }));
+        let additional = alias.and_then(|alias| alias.value.additional).map(|additional| additional.version.to_string());
+        Ok(std::iter::once(own).chain(additional).collect())
     }
 }

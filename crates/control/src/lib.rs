@@ -1,4 +1,4 @@
-//! The control plane without HTTP: functions, their code, and their triggers.
+//! The control plane without HTTP: functions, their code, versions, aliases, and their triggers.
 //!
 //! A door authenticates and translates; [`Control`] decides. Every method takes an
 //! [`AccountScope`](dunlin_model::AccountScope) and can reach nothing outside it. What it writes is intent, in the
@@ -19,7 +19,10 @@
 //!
 //! Limits come from `model`, signatures from `auth`, statuses from `api`.
 
+mod aliases;
+mod async_invoke;
 mod code;
+mod concurrency;
 mod control;
 mod error;
 mod functions;
@@ -27,12 +30,22 @@ mod instances;
 mod listing;
 mod packages;
 mod seal;
+mod settings;
+mod switches;
+mod tags;
 mod triggers;
+mod versions;
 
+pub use aliases::AliasInput;
 pub use code::{CodeDownload, CodeLink, InputCode};
+pub use concurrency::ConcurrencyInput;
 pub use control::{Clock, Config, Control, Parts, Region};
 pub use error::Error;
 pub use functions::FunctionFilter;
 pub use instances::{InstanceFilter, Instances};
-pub use listing::Paging;
+pub use listing::{Listing, Paging};
+pub use settings::Listed;
+pub use switches::DisableInput;
+pub use tags::{ResourceGroupInput, TagFilter, TagInput, UntagInput};
 pub use triggers::{TriggerInput, TriggerPatch};
+pub use versions::{Direction, VersionInput};

@@ -1,5 +1,9 @@
 //! Pages.
 
+use std::sync::Arc;
+
+use dunlin_model::Stored;
+
 use crate::error::Error;
 use crate::seal::Seal;
 
@@ -41,4 +45,26 @@ impl Paging {
                 .ok_or_else(|| Error::invalid("nextToken", "is invalid: pass on the nextToken of the page before, unchanged")),
         }
     }
+}
+
+/// One page of a listing, and the token of the next page.
+pub type Listing<T> = (Vec<Arc<Stored<T>>>, Option<String>);
+
+/// Cuts one page out of `items`, which are all of a listing in its order. `is_after` tells whether an item comes behind the
+/// one with that mark.
+pub(crate) fn page<'a, T: 'a>(
+    seal: &Seal,
+    purpose: &[&str],
+    paging: &Paging,
+    items: impl Iterator<Item = &'a Arc<Stored<T>>>,
+    is_after: impl Fn(&Stored<T>, &str) -> bool,
+    mark: impl Fn(&Stored<T>) -> String,
+) -> Result<Listing<T>, Error> {
+    let limit = paging.limit_in_force()?;
+    let after = paging.after(seal, purpose)?;
+    let mut rest = items.filter(|item| after.as_ref().is_none_or(|last| is_after(item, last)));
+    let found: Vec<_> = rest.by_ref().take(limit).map(Arc::clone).collect();
+    let more = rest.next().is_some();
+    let next = found.last().filter(|_| more).map(|last| seal.close(purpose, mark(last).as_bytes()));
+    Ok((found, next))
 }

@@ -182,7 +182,9 @@ impl Packages {
     }
 
     fn used(&self) -> HashSet<Digest> {
-        self.store.view().functions().map(|(_, stored)| stored.value.code.digest).collect()
+        let view = self.store.view();
+        let heads = view.functions().map(|(_, stored)| stored.value.code.digest);
+        heads.chain(view.all_versions().map(|version| version.value.function.code.digest)).collect()
     }
 
     fn lock(&self, digest: Digest) -> Arc<RwLock<()>> {

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use dunlin_model::{AccountScope, FunctionKey, FunctionName, HttpTriggerConfig, Trigger, TriggerKey, TriggerName};
+use dunlin_model::{AccountScope, FunctionKey, HttpTriggerConfig, Qualifier, Trigger, TriggerKey, TriggerName};
 use dunlin_store::{CreateError, DeleteError, ReplaceError, Stored};
 use serde::Deserialize;
 
 use crate::control::{Control, random_id};
 use crate::error::Error;
 use crate::listing::Paging;
+use crate::versions::resolve;
 
 /// Longest `triggerConfig`.
 const CONFIG_BYTES_MAX: usize = 16 << 10;
@@ -65,7 +66,7 @@ impl Control {
         let name: TriggerName =
             input.trigger_name.as_deref().ok_or_else(|| Error::invalid("triggerName", "is required"))?.parse()?;
         check_type(input.trigger_type.as_deref())?;
-        let qualifier = qualifier_in_force(function.name(), input.qualifier.as_deref())?;
+        let qualifier = self.qualifier_in_force(&function, input.qualifier.as_deref())?;
         let config_text =
             input.trigger_config.ok_or_else(|| Error::invalid("triggerConfig", "is required for type http: JSON in a string"))?;
         let http = self.check_config(&config_text)?;
@@ -109,6 +110,7 @@ impl Control {
                 }
                 Err(CreateError::FunctionNotFound) => return Err(Error::FunctionNotFound { name: function.name().clone() }),
                 Err(CreateError::Store(error)) => return Err(error.into()),
+                Err(other @ CreateError::VersionNotFound { .. }) => return Err(Error::platform("create the trigger", other)),
             }
         }
         Err(Error::platform("find a free URL prefix", "every one that was drawn is taken"))
@@ -152,8 +154,16 @@ impl Control {
             trigger.description = self.check_description(description)?;
         }
         if let Some(qualifier) = &patch.qualifier {
-            trigger.qualifier = qualifier_in_force(key.function.name(), Some(qualifier))?;
+            trigger.qualifier = self.qualifier_in_force(&key.function, Some(qualifier))?;
         }
+        let _changing = self.inner.adding_trigger.lock().await;
+        let view = self.inner.store.view();
+        let taken = |other: &&Arc<Stored<Trigger>>| other.value.name != key.name && other.value.qualifier == trigger.qualifier;
+        if let Some(other) = view.triggers(&key.function).find(taken) {
+            let (function, name) = (key.function.name().clone(), other.value.name.clone());
+            return Err(Error::TriggerExists { function, name, why: ": a version or alias has one http trigger" });
+        }
+        drop(view);
         if trigger == current.value {
             return Ok(current);
         }
@@ -163,6 +173,7 @@ impl Control {
             Err(ReplaceError::NotFound) => Err(not_found(&key)),
             Err(ReplaceError::Conflict { .. }) => Err(Error::ConcurrentUpdate),
             Err(ReplaceError::Store(error)) => Err(error.into()),
+            Err(other @ ReplaceError::VersionNotFound { .. }) => Err(Error::platform("replace the trigger", other)),
         }
     }
 
@@ -212,7 +223,13 @@ impl Control {
         Ok(HttpTriggerConfig::parse(text)?)
     }
 
-    fn check_description(&self, description: String) -> Result<String, Error> {
+    /// As it is stored. It means something when it is written; later the version may go.
+    fn qualifier_in_force(&self, function: &FunctionKey, given: Option<&str>) -> Result<String, Error> {
+        resolve(&self.inner.store.view(), function, given)?;
+        Ok(Qualifier::from_wire(given).to_string())
+    }
+
+    pub(crate) fn check_description(&self, description: String) -> Result<String, Error> {
         let max = self.limits().description_chars_max;
         if description.chars().count() > max {
             return Err(Error::invalid("description", format!("must be at most {max} characters")));
@@ -234,11 +251,6 @@ fn check_type(given: Option<&str>) -> Result<(), Error> {
         }
         Some(_) => Err(Error::invalid("triggerType", "is unknown; use 'http'")),
     }
-}
-
-fn qualifier_in_force(function: &FunctionName, given: Option<&str>) -> Result<String, Error> {
-    Control::only_latest(function, given)?;
-    Ok("LATEST".to_owned())
 }
 
 /// A DNS label that nobody has: what a person recognises, and chance. It begins with a letter, and has no two dashes in a

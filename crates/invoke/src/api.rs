@@ -47,15 +47,12 @@ pub enum Refusal {
     /// The qualifier is no number and no such alias exists.
     #[error("the alias does not exist")]
     AliasNotFound,
-<<<<<<< HEAD
     /// Its language has lost its interpreter since the function was created.
     #[error(transparent)]
     NoInterpreter(NoInterpreter),
-=======
     /// The owner has switched calls of the function off.
     #[error("calls of the function are disabled by its owner")]
     Disabled,
->>>>>>> a991677 (invoke, gateway: calls of versions and aliases)
     /// There is too much to do: a limit was met, or the platform has no room.
     #[error(transparent)]
     Throttled(Throttled),

@@ -148,35 +148,14 @@ impl Inner {
         if view.is_disabled(key) {
             return Err(Refusal::Disabled);
         }
-<<<<<<< HEAD
-        let known = self.specs.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
-        match known {
-            Some((revision, spec)) if revision == stored.revision => Ok(spec),
-            _ => self.new_spec(key, stored),
-        }
-    }
-
-    fn new_spec(&self, key: &FunctionKey, stored: &Stored<Function>) -> Result<Arc<InstanceSpec>, Refusal> {
-        let (key_of_version, function) = (View::version_key(key, stored), Arc::new(stored.value.clone()));
-        let spec = InstanceSpec::new(key_of_version, function, self.pool.interpreters()).map_err(Refusal::NoInterpreter)?;
-        let spec = Arc::new(spec);
-        let mut specs = self.specs.write().unwrap_or_else(PoisonError::into_inner);
-        if specs.len() >= SPECS_MAX {
-            specs.clear();
-        }
-        specs.insert(key.clone(), (stored.revision, Arc::clone(&spec)));
-        Ok(spec)
-    }
-=======
         match &invocation.target {
-            Some(target) => Ok(self.specs.of(key, target)),
+            Some(target) => self.specs.of(key, target, self.pool.interpreters()).map_err(Refusal::NoInterpreter),
             None => {
                 let target = view.resolve(key, &invocation.qualifier, invocation.request_id.chance())?;
-                Ok(self.specs.of(key, &target))
+                self.specs.of(key, &target, self.pool.interpreters()).map_err(Refusal::NoInterpreter)
             }
         }
     }
->>>>>>> a991677 (invoke, gateway: calls of versions and aliases)
 }
 
 /// One call that was let in.

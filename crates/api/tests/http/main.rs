@@ -5,5 +5,8 @@
 
 mod functions;
 mod rig;
+mod settings;
 mod table;
+mod tags;
 mod triggers;
+mod versions;

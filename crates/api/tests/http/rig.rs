@@ -73,16 +73,23 @@ impl Sandboxes for Unpacker {
     }
 }
 
-/// One instance per function that was asked for, and the functions that were retired and expected.
+/// One instance per function that was asked for, and what it was told about functions.
 #[derive(Default)]
 pub struct FakePool {
     pub retired: Mutex<Vec<String>>,
     pub expected: Mutex<Vec<String>>,
+    pub limits: Mutex<Vec<(String, Option<usize>)>>,
 }
 
 impl Instances for FakePool {
-    fn retire(&self, function: &FunctionKey) {
-        self.retired.lock().unwrap().push(function.name().to_string());
+    fn retire(&self, function: &FunctionKey, version: Option<&str>) {
+        self.retired.lock().unwrap().push(format!("{}/{}", function.name(), version.unwrap_or("all")));
+    }
+    fn abort(&self, function: &FunctionKey) {
+        self.retired.lock().unwrap().push(format!("{} at once", function.name()));
+    }
+    fn limit(&self, function: &FunctionKey, instances: Option<usize>) {
+        self.limits.lock().unwrap().push((function.name().to_string(), instances));
     }
     fn expect(&self, config: &FunctionConfig) {
         self.expected.lock().unwrap().push(config.function_name.to_string());
@@ -98,16 +105,17 @@ impl Instances for FakePool {
     }
 }
 
-/// Answers the event it got, or fails when the event says so.
+/// Answers the event it got as the version that was meant, or fails when the event says so.
 struct Echo(Arc<dyn Store>);
 
 #[async_trait]
 impl Calls for Echo {
     async fn call(&self, invocation: Invocation, payload: Payload) -> Result<Reply, Refusal> {
         let Payload::Event(event) = payload else { return Err(Refusal::Platform("an API call carries an event".to_owned())) };
-        if self.0.view().function(&invocation.function).is_none() {
-            return Err(Refusal::FunctionNotFound);
+        if self.0.view().is_disabled(&invocation.function) {
+            return Err(Refusal::Disabled);
         }
+        let target = self.0.view().resolve(&invocation.function, &invocation.qualifier, invocation.request_id.chance())?;
         let result = match &event[..] {
             b"fail" => Err(FunctionError::worded(ErrorType::UnhandledInvocationError, Some("Exception"), "oops")),
             b"exit" => return Err(Refusal::RuntimeExited("exit status 1".to_owned())),
@@ -117,7 +125,7 @@ impl Calls for Echo {
             outcome: if result.is_ok() { Outcome::Succeeded } else { Outcome::FunctionError },
             result,
             instance: Some("c-00000000-00000000-000000000001".parse().unwrap()),
-            version: "LATEST".to_owned(),
+            version: target.version_key(&invocation.function).version.to_string(),
             checksum: Crc64(7),
             phases: Phases { handler: Duration::from_millis(5), ..Phases::default() },
             memory_peak_bytes: 3 << 20,

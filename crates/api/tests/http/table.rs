@@ -8,6 +8,7 @@ use crate::rig::{Rig, key_of};
 
 fn path_of(route: &Route, function: &str) -> String {
     let path = route.path.replace("{functionName}", function).replace("{triggerName}", "web");
+    let path = path.replace("{versionId}", "1").replace("{aliasName}", "prod");
     let parts: Vec<&str> = path.split('/').map(|part| if part.starts_with('{') { "x" } else { part }).collect();
     let query = if route.need == Need::Own { format!("?functionName={function}") } else { String::new() };
     format!("{}{query}", parts.join("/"))
@@ -20,6 +21,10 @@ fn body_of(served: Option<Served>) -> String {
         Some(Served::CreateTrigger) => {
             json!({"triggerName": "new", "triggerType": "http", "triggerConfig": "{\"methods\":[\"GET\"]}"}).to_string()
         }
+        Some(Served::CreateAlias) => json!({"aliasName": "new", "versionId": "1"}).to_string(),
+        Some(Served::UpdateAlias) => json!({"description": "changed"}).to_string(),
+        Some(Served::PutConcurrencyConfig) => json!({"reservedConcurrency": 1}).to_string(),
+        Some(Served::CreateVpcBinding) => json!({"vpcId": "vpc-1"}).to_string(),
         Some(Served::UpdateTrigger) => json!({"description": "changed"}).to_string(),
         _ => String::new(),
     }
@@ -58,6 +63,9 @@ async fn another_accounts_function_looks_exactly_like_none() {
     let trigger = body_of(Some(Served::CreateTrigger)).replace("\"new\"", "\"web\"");
     let made = rig.signed(1, "POST", "/functions/theirs/triggers", &[], trigger.as_bytes()).await;
     assert!(made.status.is_success(), "{}", made.json());
+    assert!(rig.ask("POST", "/functions/theirs/versions", Value::Null).await.status.is_success());
+    let prod = json!({"aliasName": "prod", "versionId": "1"});
+    assert!(rig.ask("POST", "/functions/theirs/aliases", prod).await.status.is_success());
     for route in ROUTES.iter().filter(|route| route.path.contains("{functionName}") || route.need == Need::Own) {
         let body = body_of(route.served);
         let there = rig.signed(2, route.method, &path_of(route, "theirs"), &[], body.as_bytes()).await;
@@ -76,6 +84,15 @@ async fn another_accounts_function_looks_exactly_like_none() {
     }
     let list = rig.signed(2, "GET", "/functions", &[], b"").await;
     assert_eq!(list.json(), json!({"functions": []}));
+    rig.ask("PUT", "/functions/theirs/concurrency", json!({"reservedConcurrency": 1})).await;
+    rig.ask("PUT", "/functions/theirs/async-invoke-config", json!({})).await;
+    let tag = json!({"ResourceType": "function", "ResourceId": ["theirs"], "Tag": [{"Key": "k", "Value": "v"}]});
+    assert_eq!(rig.ask("POST", "/tags-v2", tag).await.status, 204);
+    for path in ["/concurrency-configs", "/async-invoke-configs", "/concurrency-configs?functionName=theirs"] {
+        assert_eq!(rig.signed(2, "GET", path, &[], b"").await.json(), json!({"configs": []}), "{path}");
+    }
+    let tags = rig.signed(2, "GET", "/tags-v2?ResourceType=function", &[], b"").await;
+    assert_eq!(tags.json()["TagResources"], json!([]));
     assert_eq!(rig.ask("GET", "/functions/theirs", Value::Null).await.json()["timeout"], 3, "untouched");
 }
 

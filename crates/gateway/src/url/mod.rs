@@ -19,13 +19,8 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use dunlin_auth::ExpectedBody;
-<<<<<<< HEAD
-use dunlin_invoke::Reply;
-use dunlin_model::{Function, FunctionKey, Invocation, LogType, Origin, Qualifier, RequestId, Trigger};
-=======
 use dunlin_invoke::{Refusal, Reply};
-use dunlin_model::{FunctionKey, Invocation, LogType, Origin, Protocol, Qualifier, RequestId, Target, Trigger};
->>>>>>> a991677 (invoke, gateway: calls of versions and aliases)
+use dunlin_model::{FunctionKey, Invocation, LogType, Origin, Qualifier, RequestId, Target, Trigger};
 use dunlin_runtime::{Answer, Payload};
 use http::header::UPGRADE;
 use http::request::Parts;
@@ -149,11 +144,7 @@ impl Hit<'_> {
 
     /// Whether the request itself goes to the function, as it is.
     fn passes(&self) -> bool {
-<<<<<<< HEAD
-        self.function.value.config.runtime.protocol().passes_requests()
-=======
-        self.target.function().config.runtime.protocol() == Protocol::Http
->>>>>>> a991677 (invoke, gateway: calls of versions and aliases)
+        self.target.function().config.runtime.protocol().passes_requests()
     }
 
     /// Most bytes of a request's body. One that streams is never held, so that it may be larger.

@@ -287,7 +287,6 @@ fn demand_makes_more_cells_wait_and_quiet_fewer() {
 }
 
 #[test]
-<<<<<<< HEAD
 fn an_instance_that_idles_is_frozen_after_a_while_and_a_busy_one_is_not() {
     let after = Duration::from_millis(100);
     let mut world = World::new(Bounds { freeze: Some(after), ..bounds() });
@@ -330,7 +329,9 @@ fn a_frozen_instance_ends_at_its_time() {
         world.pass(MINUTE);
     }
     assert_eq!((world.stopping.as_slice(), world.gentle.as_slice()), ([cell].as_slice(), [true].as_slice()));
-=======
+}
+
+#[test]
 fn an_abort_ends_busy_instances_at_once_and_serves_who_waits() {
     let mut world = World::new(Bounds { instances_per_account: 1, ..bounds() });
     let f = python("f");
@@ -359,5 +360,4 @@ fn only_the_version_that_is_meant_retires() {
     assert_eq!(world.stopping, [of_head]);
     let next = world.lease(&published, MINUTE);
     assert_eq!(world.served_by(next), Some(of_published), "the published version stays warm");
->>>>>>> 884b6ab (pool: one version of a function retires, and a function is aborted)
 }
