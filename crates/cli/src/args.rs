@@ -82,6 +82,25 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: FunctionCommand,
     },
+    /// Versions: copies of a function that never change
+    Version {
+        #[command(subcommand)]
+        command: VersionCommand,
+    },
+    /// Aliases: names for versions
+    Alias {
+        #[command(subcommand)]
+        command: AliasCommand,
+    },
+    /// Show or set how an alias shares its calls between two versions
+    Traffic(Traffic),
+    /// Point an alias back to the version before
+    Rollback(Rollback),
+    /// Instances set aside for a function
+    Concurrency {
+        #[command(subcommand)]
+        command: ConcurrencyCommand,
+    },
     /// What a function printed
     Logs(Logs),
     /// One line for each call of a function: where it ran, how long, what it cost
@@ -293,6 +312,131 @@ pub(crate) enum FunctionCommand {
 pub(crate) enum RuntimeCommand {
     /// List every runtime and which interpreter serves it
     Ls,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VersionCommand {
+    /// List a function's versions, newest first
+    Ls {
+        /// The function
+        name: String,
+    },
+    /// Show what a function was when a version was published
+    Get {
+        /// The function
+        name: String,
+        /// The version's number
+        version: String,
+    },
+    /// Publish the function as it is now and print the version's number
+    Publish {
+        /// The function
+        name: String,
+        /// Free text
+        #[arg(long)]
+        description: Option<String>,
+    },
+    /// Remove a version
+    Rm {
+        /// The function
+        name: String,
+        /// The version's number
+        version: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AliasCommand {
+    /// List a function's aliases
+    Ls {
+        /// The function
+        name: String,
+    },
+    /// Show one alias
+    Get {
+        /// The function
+        name: String,
+        /// The alias
+        alias: String,
+    },
+    /// Point an alias to one version, and create it if need be
+    Set {
+        /// The function
+        name: String,
+        /// The alias
+        alias: String,
+        /// The version's number
+        version: String,
+        /// Free text
+        #[arg(long)]
+        description: Option<String>,
+    },
+    /// Remove an alias
+    Rm {
+        /// The function
+        name: String,
+        /// The alias
+        alias: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConcurrencyCommand {
+    /// List the functions that have instances reserved
+    Ls,
+    /// Show how many instances are reserved for a function
+    Get {
+        /// The function
+        name: String,
+    },
+    /// Reserve instances for a function, which then may not have more; 0 switches its calls off
+    Set {
+        /// The function
+        name: String,
+        /// How many
+        instances: u64,
+    },
+    /// Give a function's reservation up
+    Rm {
+        /// The function
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Traffic {
+    /// The function
+    pub(crate) name: String,
+    /// One or two versions with their shares in percent, for example v3=90 v4=10; none shows the shares there are
+    #[arg(value_name = "VERSION=PERCENT", value_parser = version_and_share)]
+    pub(crate) shares: Vec<(String, f64)>,
+    /// The alias whose calls are shared; created if need be
+    #[arg(long, default_value = "live")]
+    pub(crate) alias: String,
+}
+
+fn version_and_share(text: &str) -> Result<(String, f64), String> {
+    let (version, share) = text.split_once('=').ok_or("write VERSION=PERCENT")?;
+    let share = share.trim_end_matches('%').parse::<f64>().ok().filter(|share| (0.0..=100.0).contains(share));
+    Ok((version.to_owned(), share.ok_or("write a share between 0 and 100")?))
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// The function
+    pub(crate) name: String,
+    /// The alias to point back
+    #[arg(long, default_value = "live")]
+    pub(crate) alias: String,
+    /// The version to go back to [default: the newest before the one the alias points to]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) to: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

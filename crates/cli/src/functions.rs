@@ -101,7 +101,7 @@ pub(crate) fn remove(client: &Client, output: &Output, name: &str, yes: bool) ->
 }
 
 /// Asks, if there is somebody to ask.
-fn confirmed(what: &str, question: &str) -> Result<bool, Failure> {
+pub(crate) fn confirmed(what: &str, question: &str) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Err(Failure::usage(what, "nobody is there to be asked").next("say --yes"));
     }

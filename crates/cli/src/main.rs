@@ -9,6 +9,7 @@
 
 mod args;
 mod client;
+mod concurrency;
 mod credentials;
 mod deploy;
 mod doctor;
@@ -21,6 +22,7 @@ mod package;
 mod platform;
 mod records;
 mod runtimes;
+mod versions;
 
 use std::process::ExitCode;
 
@@ -73,6 +75,11 @@ fn run(arguments: Arguments, output: &Output) -> Result<ExitCode, Failure> {
             FunctionCommand::Get { name } => functions::get(&client()?, output, &name),
             FunctionCommand::Rm { name, yes } => functions::remove(&client()?, output, &name, yes),
         },
+        Command::Version { command } => versions::run_version(&client()?, output, &command),
+        Command::Alias { command } => versions::run_alias(&client()?, output, &command),
+        Command::Traffic(traffic) => versions::traffic(&client()?, output, &traffic),
+        Command::Rollback(rollback) => versions::rollback(&client()?, output, &rollback),
+        Command::Concurrency { command } => concurrency::run(&client()?, output, &command),
         Command::Logs(logs) => logs::run(&client()?, output, &logs),
         Command::Records(query) => records::run(&client()?, output, &query),
         Command::Runtime { command: RuntimeCommand::Ls } => runtimes::list(&client()?, output),

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use dunlin_model::{FunctionKey, Revision, Target, VersionId};
-use dunlin_pool::InstanceSpec;
+use dunlin_model::{FunctionKey, Interpreters, Revision, Target, VersionId};
+use dunlin_pool::{InstanceSpec, NoInterpreter};
 
 /// Functions whose specs are kept.
 const FUNCTIONS_MAX: usize = 16_384;
@@ -26,20 +26,33 @@ struct Known {
 
 impl Specs {
     /// The spec of `target`, which is one of `function`'s.
-    pub(crate) fn of(&self, function: &FunctionKey, target: &Target) -> Arc<InstanceSpec> {
+    ///
+    /// # Errors
+    /// None of `interpreters` serves its runtime any more.
+    pub(crate) fn of(
+        &self,
+        function: &FunctionKey,
+        target: &Target,
+        interpreters: &Interpreters,
+    ) -> Result<Arc<InstanceSpec>, NoInterpreter> {
         let (version, revision) = (target.version(), target.revision());
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let found = known.get(function).and_then(|versions| versions.iter().find(|known| known.version == version));
         match found.filter(|known| known.revision == revision) {
-            Some(known) => Arc::clone(&known.spec),
+            Some(known) => Ok(Arc::clone(&known.spec)),
             None => {
                 drop(known);
-                self.renew(function, target)
+                self.renew(function, target, interpreters)
             }
         }
     }
 
-    fn renew(&self, function: &FunctionKey, target: &Target) -> Arc<InstanceSpec> {
+    fn renew(
+        &self,
+        function: &FunctionKey,
+        target: &Target,
+        interpreters: &Interpreters,
+    ) -> Result<Arc<InstanceSpec>, NoInterpreter> {
         let (version, revision) = (target.version(), target.revision());
         let mut all = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= FUNCTIONS_MAX && !all.contains_key(function) {
@@ -52,12 +65,12 @@ impl Specs {
             Some(known) if known.spec.function().runs_like(target.function()) => known.spec.key().clone(),
             _ => target.version_key(function),
         };
-        let spec = Arc::new(InstanceSpec::new(key, Arc::new(target.function().clone())));
+        let spec = Arc::new(InstanceSpec::new(key, Arc::new(target.function().clone()), interpreters)?);
         if versions.len() >= VERSIONS_MAX {
             versions.remove(0);
         }
         versions.push(Known { version, revision, spec: Arc::clone(&spec) });
-        spec
+        Ok(spec)
     }
 }
 
@@ -75,17 +88,18 @@ mod tests {
         let head = |function: &dunlin_model::Function, revision| {
             Target::Head(Arc::new(Stored { value: function.clone(), revision: Revision(revision) }))
         };
-        let specs = Specs::default();
-        let first = specs.of(&key, &head(&function, 1));
-        assert!(Arc::ptr_eq(&first, &specs.of(&key, &head(&function, 1))));
+        let (specs, interpreters) = (Specs::default(), Interpreters::usual());
+        let of = |target: &Target| specs.of(&key, target, &interpreters).expect("Python serves it");
+        let first = of(&head(&function, 1));
+        assert!(Arc::ptr_eq(&first, &of(&head(&function, 1))));
         let mut described = function.clone();
         described.config.description = "two".to_owned();
-        let second = specs.of(&key, &head(&described, 2));
+        let second = of(&head(&described, 2));
         assert_eq!((second.key(), second.function().config.description.as_str()), (first.key(), "two"));
         let mut slower = described.clone();
         slower.config.timeout += 1;
-        assert_eq!(specs.of(&key, &head(&slower, 3)).key().revision, Revision(3));
+        assert_eq!(of(&head(&slower, 3)).key().revision, Revision(3));
         let recreated = dunlin_model::Function { function_id: "another".to_owned(), ..slower };
-        assert_eq!(specs.of(&key, &head(&recreated, 4)).key().revision, Revision(4));
+        assert_eq!(of(&head(&recreated, 4)).key().revision, Revision(4));
     }
 }
