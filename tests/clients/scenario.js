@@ -2,78 +2,11 @@
 // The vendor's Node SDK, unmodified, against a running platform.
 // Usage: scenario.js CREDENTIALS_JSON, with NODE_PATH at the SDK. Prints `N passed, N failed` at the end.
 
-const fs = require('fs');
 const http = require('http');
 const assert = require('assert');
-const { Readable } = require('stream');
-const { execFileSync } = require('child_process');
-const os = require('os');
-const path = require('path');
-const fc = require('@alicloud/fc20230330');
-const { $OpenApiUtil } = require('@alicloud/openapi-core');
+const { ECHO, client, create, fc, host, invoke, packageOf, refused, run, sdk } = require('./common.js');
 
-const credentials = JSON.parse(fs.readFileSync(process.argv[2], 'utf8'));
-const host = credentials.endpoint.replace('http://', '');
-const client = (changes = {}) =>
-  new fc.default(
-    new $OpenApiUtil.Config({
-      accessKeyId: credentials.accessKeyId,
-      accessKeySecret: credentials.accessKeySecret,
-      endpoint: host,
-      protocol: 'http',
-      regionId: credentials.region,
-      readTimeout: 60000,
-      ...changes,
-    }),
-  );
-const sdk = client();
-
-function packageOf(files) {
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'scenario-'));
-  for (const [name, text] of Object.entries(files)) fs.writeFileSync(path.join(folder, name), text);
-  const script =
-    'import sys,zipfile,io,base64,os\nb=io.BytesIO()\nz=zipfile.ZipFile(b,"w")\n' +
-    'for n in sorted(os.listdir(sys.argv[1])): z.write(os.path.join(sys.argv[1],n),n)\n' +
-    'z.close()\nprint(base64.b64encode(b.getvalue()).decode(),end="")';
-  const zip = execFileSync('/usr/bin/python3', ['-c', script, folder], { encoding: 'utf8' });
-  fs.rmSync(folder, { recursive: true });
-  return zip;
-}
-
-async function create(functionName, files, members = {}) {
-  const body = new fc.CreateFunctionInput({
-    functionName,
-    runtime: 'nodejs20',
-    handler: 'index.handler',
-    code: new fc.InputCodeLocation({ zipFile: packageOf(files) }),
-    ...members,
-  });
-  return (await sdk.createFunction(new fc.CreateFunctionRequest({ body }))).body;
-}
-
-async function invoke(name, event, headers = {}) {
-  const request = new fc.InvokeFunctionRequest({ body: Readable.from([Buffer.from(event)]) });
-  const { RuntimeOptions } = require('@alicloud/tea-util');
-  const reply = await sdk.invokeFunctionWithOptions(
-    name,
-    request,
-    new fc.InvokeFunctionHeaders(headers),
-    new RuntimeOptions({ readTimeout: 60000 }),
-  );
-  const parts = [];
-  for await (const part of reply.body) parts.push(part);
-  return { status: reply.statusCode, headers: reply.headers, body: Buffer.concat(parts) };
-}
-
-async function refused(code, call) {
-  await assert.rejects(call, (error) => {
-    assert.strictEqual(error.code, code, String(error.stack));
-    return true;
-  });
-}
-
-const ECHO = { 'index.js': 'exports.handler = async (event) => event;\n' };
-const claims = {
+run({
   async 'a function is created, read, called, updated, listed and deleted'() {
     const created = await create('node-echo', ECHO, { memorySize: 256, timeout: 10 });
     assert.strictEqual(created.memorySize, 256);
@@ -138,19 +71,4 @@ const claims = {
     await refused('InvalidArgument', create('node-bad', ECHO, { timeout: 0 }));
     await refused('FunctionNotFound', invoke('absent', ''));
   },
-};
-
-(async () => {
-  let failed = 0;
-  for (const [name, check] of Object.entries(claims)) {
-    try {
-      await check();
-      console.log(`ok   ${name}`);
-    } catch (error) {
-      failed += 1;
-      console.log(`FAIL ${name}\n${error.stack}`);
-    }
-  }
-  console.log(`${Object.keys(claims).length - failed} passed, ${failed} failed`);
-  process.exit(failed > 0 ? 1 : 0);
-})();
+});

@@ -29,6 +29,20 @@ fn the_vendors_node_sdk_drives_the_platform() -> Result<()> {
     scenario(&platform, Command::new("node").env("NODE_PATH", cache().join("node-sdk/node_modules")).arg(script))
 }
 
+#[test]
+fn the_vendors_python_sdk_drives_the_control_plane() -> Result<()> {
+    let platform = Platform::fresh()?;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/control.py");
+    scenario(&platform, Command::new(cache().join("python-sdk/bin/python")).arg(script))
+}
+
+#[test]
+fn the_vendors_node_sdk_drives_the_control_plane() -> Result<()> {
+    let platform = Platform::fresh()?;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/control.js");
+    scenario(&platform, Command::new("node").env("NODE_PATH", cache().join("node-sdk/node_modules")).arg(script))
+}
+
 fn cli(platform: &Platform, args: &[&str]) -> Result<(i32, String, String)> {
     let output = platform.cli(args)?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();

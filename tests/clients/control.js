@@ -1,0 +1,82 @@
+'use strict';
+// The control plane through the vendor's Node SDK, unmodified: each claim is checked by its effect on calls.
+// Usage: control.js CREDENTIALS_JSON, with NODE_PATH at the SDK. Prints `N passed, N failed` at the end.
+
+const assert = require('assert');
+const { create, fc, invoke, packageOf, refused, run, sdk } = require('./common.js');
+
+const says = (text) => ({ 'index.js': `exports.handler = async () => ${JSON.stringify(text)};\n` });
+
+async function update(name, members) {
+  return (await sdk.updateFunction(name, new fc.UpdateFunctionRequest({ body: new fc.UpdateFunctionInput(members) }))).body;
+}
+
+async function publish(name) {
+  const body = new fc.PublishVersionInput({ description: 'by node' });
+  return (await sdk.publishFunctionVersion(name, new fc.PublishFunctionVersionRequest({ body }))).body;
+}
+
+const answer = async (name, qualifier) => (await invoke(name, '', {}, qualifier)).body.toString();
+
+run({
+  async 'versions and aliases live, and calls follow them'() {
+    await create('ctl-node', says('one'));
+    assert.strictEqual((await publish('ctl-node')).versionId, '1');
+    await update('ctl-node', { code: new fc.InputCodeLocation({ zipFile: packageOf(says('two')) }) });
+    assert.strictEqual((await publish('ctl-node')).versionId, '2');
+    assert.deepStrictEqual([await answer('ctl-node', '1'), await answer('ctl-node', '2')], ['one', 'two']);
+    const body = new fc.CreateAliasInput({ aliasName: 'prod', versionId: '1', additionalVersionWeight: { 2: 0.25 } });
+    const alias = (await sdk.createAlias('ctl-node', new fc.CreateAliasRequest({ body }))).body;
+    assert.deepStrictEqual([alias.versionId, alias.additionalVersionWeight], ['1', { 2: 0.25 }]);
+    const change = new fc.UpdateAliasInput({ versionId: '2', additionalVersionWeight: {} });
+    await sdk.updateAlias('ctl-node', 'prod', new fc.UpdateAliasRequest({ body: change }));
+    assert.strictEqual(await answer('ctl-node', 'prod'), 'two');
+    const read = (await sdk.getAlias('ctl-node', 'prod')).body;
+    assert.strictEqual(read.versionId, '2');
+    const aliases = (await sdk.listAliases('ctl-node', new fc.ListAliasesRequest({}))).body.aliases;
+    assert.deepStrictEqual(aliases.map((each) => each.aliasName), ['prod']);
+    const versions = (await sdk.listFunctionVersions('ctl-node', new fc.ListFunctionVersionsRequest({}))).body.versions;
+    assert.deepStrictEqual(versions.map((each) => each.versionId), ['2', '1']);
+    await sdk.deleteFunctionVersion('ctl-node', '2');
+    await refused('VersionNotFound', invoke('ctl-node', '', {}, 'prod'));
+    assert.strictEqual((await sdk.getAlias('ctl-node', 'prod')).body.versionId, '2');
+    await sdk.deleteAlias('ctl-node', 'prod');
+    await refused('AliasNotFound', invoke('ctl-node', '', {}, 'prod'));
+    await sdk.deleteFunction('ctl-node');
+  },
+  async 'tags, switches, reservations and kept settings work from node too'() {
+    await create('ctl-node', says('on'), { tags: [new fc.Tag({ key: 'a', value: 'b' })] });
+    const arn = (await sdk.getFunction('ctl-node', new fc.GetFunctionRequest({}))).body.functionArn;
+    const tagged = async () => (await sdk.listFunctions(new fc.ListFunctionsRequest({ tags: [new fc.Tag({ key: 'a', value: 'c' })] }))).body.functions;
+    assert.strictEqual((await tagged()).length, 0);
+    const tags = new fc.TagResourcesInput({ resourceType: 'function', resourceId: [arn], tag: [new fc.Tag({ key: 'a', value: 'c' })] });
+    await sdk.tagResources(new fc.TagResourcesRequest({ body: tags }));
+    assert.deepStrictEqual((await tagged()).map((each) => each.functionName), ['ctl-node']);
+    const listed = (await sdk.listTagResources(new fc.ListTagResourcesRequest({ resourceType: 'function', resourceId: [arn] }))).body;
+    assert.deepStrictEqual(listed.tagResources.map((tag) => [tag.tagKey, tag.tagValue]), [['a', 'c']]);
+    await sdk.untagResources(new fc.UntagResourcesRequest({ resourceType: 'function', resourceId: [arn], all: true }));
+    assert.strictEqual((await tagged()).length, 0);
+
+    await sdk.disableFunctionInvocation('ctl-node', new fc.DisableFunctionInvocationRequest({ reason: 'r', abortOngoingRequest: true }));
+    await refused('FunctionInvocationDisabled', invoke('ctl-node', ''));
+    await sdk.enableFunctionInvocation('ctl-node');
+    assert.strictEqual(await answer('ctl-node'), 'on');
+
+    const reserve = (reservedConcurrency) =>
+      sdk.putConcurrencyConfig('ctl-node', new fc.PutConcurrencyConfigRequest({ body: new fc.PutConcurrencyInput({ reservedConcurrency }) }));
+    assert.strictEqual((await reserve(0)).body.reservedConcurrency, 0);
+    await refused('ResourceExhausted', invoke('ctl-node', ''));
+    await reserve(2);
+    assert.strictEqual(await answer('ctl-node'), 'on');
+    await sdk.deleteConcurrencyConfig('ctl-node');
+    await refused('OnDemandConfigNotFound', sdk.getConcurrencyConfig('ctl-node'));
+
+    const body = new fc.PutAsyncInvokeConfigInput({ maxAsyncRetryAttempts: 1, maxAsyncEventAgeInSeconds: 60 });
+    const put = (await sdk.putAsyncInvokeConfig('ctl-node', new fc.PutAsyncInvokeConfigRequest({ body }))).body;
+    assert.deepStrictEqual([put.maxAsyncRetryAttempts, put.maxAsyncEventAgeInSeconds, put.asyncTask], [1, 60, undefined]);
+    await sdk.createVpcBinding('ctl-node', new fc.CreateVpcBindingRequest({ body: new fc.CreateVpcBindingInput({ vpcId: 'vpc-1' }) }));
+    assert.deepStrictEqual((await sdk.listVpcBindings('ctl-node')).body.vpcIds, ['vpc-1']);
+    await sdk.deleteVpcBinding('ctl-node', 'vpc-1');
+    await sdk.deleteFunction('ctl-node');
+  },
+});
