@@ -18,7 +18,7 @@ pub struct InterpreterId(pub u16);
 
 /// What an interpreter says its version is. Java 8 says 1.8 and counts as 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Version {
+pub struct InterpreterVersion {
     /// The first number.
     pub major: u32,
     /// The second; 0 where there is none.
@@ -27,7 +27,7 @@ pub struct Version {
     pub patch: u32,
 }
 
-impl Version {
+impl InterpreterVersion {
     /// Three numbers.
     #[must_use]
     pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
@@ -43,7 +43,7 @@ impl Version {
     }
 }
 
-impl fmt::Display for Version {
+impl fmt::Display for InterpreterVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
     }
@@ -56,12 +56,12 @@ pub enum Standing {
     /// It can.
     Usable {
         /// Which one it is.
-        version: Version,
+        version: InterpreterVersion,
     },
     /// It works, and the platform's bootstrap does not work in it.
     Unfit {
         /// Which one it is.
-        version: Version,
+        version: InterpreterVersion,
         /// Why not, to be read after its name.
         why: String,
     },
@@ -90,7 +90,7 @@ pub struct Interpreter {
 impl Interpreter {
     /// Its version, when it can serve functions.
     #[must_use]
-    pub fn usable(&self) -> Option<Version> {
+    pub fn usable(&self) -> Option<InterpreterVersion> {
         match self.standing {
             Standing::Usable { version } => Some(version),
             Standing::Unfit { .. } | Standing::Broken { .. } => None,
@@ -125,7 +125,7 @@ impl Wanted {
     }
 
     /// What two versions are compared by: no more than the name says.
-    fn key(self, version: Version) -> (u32, u32) {
+    fn key(self, version: InterpreterVersion) -> (u32, u32) {
         (version.major, if self.minor.is_some() { version.minor } else { 0 })
     }
 }
@@ -172,10 +172,10 @@ impl Interpreters {
     #[must_use]
     pub fn usual() -> Self {
         let usual = [
-            (Language::Python, "/usr/bin/python3", Version::new(3, 11, 2)),
-            (Language::Node, "/usr/bin/node", Version::new(20, 0, 0)),
-            (Language::Java, "/usr/bin/java", Version::new(17, 0, 0)),
-            (Language::Php, "/usr/bin/php", Version::new(8, 2, 0)),
+            (Language::Python, "/usr/bin/python3", InterpreterVersion::new(3, 11, 2)),
+            (Language::Node, "/usr/bin/node", InterpreterVersion::new(20, 0, 0)),
+            (Language::Java, "/usr/bin/java", InterpreterVersion::new(17, 0, 0)),
+            (Language::Php, "/usr/bin/php", InterpreterVersion::new(8, 2, 0)),
         ];
         let standing = |version| Standing::Usable { version };
         let interpreter = |(language, program, version)| Interpreter {
@@ -200,7 +200,7 @@ impl Interpreters {
     }
 
     /// Those of `language` that can serve, with their names and versions.
-    pub fn usable(&self, language: Language) -> impl Iterator<Item = (InterpreterId, &Interpreter, Version)> {
+    pub fn usable(&self, language: Language) -> impl Iterator<Item = (InterpreterId, &Interpreter, InterpreterVersion)> {
         let named = (0..=u16::MAX).map(InterpreterId).zip(&*self.0);
         named.filter(move |(_, found)| found.language == language).filter_map(|(id, found)| Some((id, found, found.usable()?)))
     }
@@ -298,10 +298,10 @@ mod tests {
     fn standing(text: &str) -> Standing {
         match text.strip_suffix('!') {
             Some(version) => {
-                Standing::Unfit { version: Version::parse(version).expect("a version"), why: "is too old".to_owned() }
+                Standing::Unfit { version: InterpreterVersion::parse(version).expect("a version"), why: "is too old".to_owned() }
             }
             None if text == "broken" => Standing::Broken { why: "says nothing".to_owned() },
-            None => Standing::Usable { version: Version::parse(text).expect("a version") },
+            None => Standing::Usable { version: InterpreterVersion::parse(text).expect("a version") },
         }
     }
 
@@ -401,11 +401,11 @@ mod tests {
 
     #[test]
     fn versions_and_names_are_read_strictly() {
-        assert_eq!(Version::parse("3.10.13"), Some(Version::new(3, 10, 13)));
-        assert_eq!(Version::parse("21-ea"), Some(Version::new(21, 0, 0)));
-        assert_eq!(Version::parse("8.2.7-1+deb12u1 (cli)"), Some(Version::new(8, 2, 7)));
+        assert_eq!(InterpreterVersion::parse("3.10.13"), Some(InterpreterVersion::new(3, 10, 13)));
+        assert_eq!(InterpreterVersion::parse("21-ea"), Some(InterpreterVersion::new(21, 0, 0)));
+        assert_eq!(InterpreterVersion::parse("8.2.7-1+deb12u1 (cli)"), Some(InterpreterVersion::new(8, 2, 7)));
         for bad in ["", "v20", ".1", "99999999999.1", "three"] {
-            assert_eq!(Version::parse(bad), None, "{bad}");
+            assert_eq!(InterpreterVersion::parse(bad), None, "{bad}");
         }
         assert_eq!(Wanted::parse("python3.10"), Some(Wanted { language: Language::Python, major: 3, minor: Some(10) }));
         assert_eq!(Wanted::parse("nodejs20"), Some(Wanted { language: Language::Node, major: 20, minor: None }));

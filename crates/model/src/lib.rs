@@ -31,7 +31,7 @@ pub use ids::{
     AccessKeyId, AccountId, AliasKey, AliasName, CellId, Crc64, Digest, FunctionKey, FunctionName, InstanceId, InvalidId,
     Qualifier, RequestId, Revision, TriggerKey, TriggerName, VersionKey,
 };
-pub use interpreter::{Choice, Interpreter, InterpreterId, Interpreters, Standing, Version, Wanted};
+pub use interpreter::{Choice, Interpreter, InterpreterId, InterpreterVersion, Interpreters, Standing, Wanted};
 pub use invocation::{AttemptToken, ErrorType, FunctionError, Invocation, LogType, Origin};
 pub use limits::{InvalidField, Limits};
 pub use record::{Outcome, Phases, Record};

@@ -15,8 +15,8 @@ use dunlin_blobs::{Blobs, LocalBlobs};
 use dunlin_control::{Control, Instances};
 use dunlin_invoke::{Refusal, Reply};
 use dunlin_model::{
-    CellId, Crc64, Digest, ErrorType, FunctionConfig, FunctionError, FunctionKey, Interpreter, Interpreters, Invocation,
-    Language, LogType, Outcome, Phases, Standing, Version,
+    CellId, Crc64, Digest, ErrorType, FunctionConfig, FunctionError, FunctionKey, Interpreter, InterpreterVersion, Interpreters,
+    Invocation, Language, LogType, Outcome, Phases, Standing,
 };
 use dunlin_pool::{InstanceInfo, InstanceState};
 use dunlin_runtime::{Answer, Payload};
@@ -262,8 +262,8 @@ fn interpreters() -> Interpreters {
     };
     let usable = |version| Standing::Usable { version };
     Interpreters::new(vec![
-        interpreter(Language::Python, "/usr/bin/python3", usable(Version::new(3, 10, 13))),
-        interpreter(Language::Node, "/usr/bin/node", usable(Version::new(20, 2, 0))),
+        interpreter(Language::Python, "/usr/bin/python3", usable(InterpreterVersion::new(3, 10, 13))),
+        interpreter(Language::Node, "/usr/bin/node", usable(InterpreterVersion::new(20, 2, 0))),
         interpreter(Language::Java, "/opt/java/bin/java", Standing::Broken { why: "hangs".to_owned() }),
     ])
 }

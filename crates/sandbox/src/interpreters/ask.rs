@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
-use dunlin_model::{Language, Version};
+use dunlin_model::{InterpreterVersion, Language};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -27,7 +27,7 @@ if sys.version_info >= (3, 8):
 ";
 
 /// The version of the interpreter `program`, installed in `home`. On failure a sentence to be read after its name.
-pub(super) fn version(language: Language, program: &Path, home: &Path, deadline: Instant) -> Result<Version, String> {
+pub(super) fn version(language: Language, program: &Path, home: &Path, deadline: Instant) -> Result<InterpreterVersion, String> {
     // A Java writes it down, which saves starting one.
     if language == Language::Java
         && let Some(version) = java_release(&home.join("release"))
@@ -49,7 +49,7 @@ pub(super) fn version(language: Language, program: &Path, home: &Path, deadline:
     version.ok_or_else(|| format!("said '{}' when asked for its version", shortened(all.trim())))
 }
 
-fn version_in(language: Language, said: &str) -> Option<Version> {
+fn version_in(language: Language, said: &str) -> Option<InterpreterVersion> {
     let mark = match language {
         Language::Python => "Python ",
         Language::Node => "v",
@@ -59,22 +59,24 @@ fn version_in(language: Language, said: &str) -> Option<Version> {
     let line = said.lines().find(|line| line.contains(mark))?;
     let (before, version) = line.split_once(mark)?;
     // Only a Java has its name in front.
-    if language != Language::Java && !before.is_empty() { None } else { java_8(Version::parse(version)?, language) }
+    if language != Language::Java && !before.is_empty() { None } else { java_8(InterpreterVersion::parse(version)?, language) }
 }
 
 /// Java 8 and older count from 1.
-fn java_8(version: Version, language: Language) -> Option<Version> {
+fn java_8(version: InterpreterVersion, language: Language) -> Option<InterpreterVersion> {
     match version {
-        Version { major: 1, minor, patch } if language == Language::Java => Some(Version::new(minor, 0, patch)),
+        InterpreterVersion { major: 1, minor, patch } if language == Language::Java => {
+            Some(InterpreterVersion::new(minor, 0, patch))
+        }
         version => Some(version),
     }
 }
 
-fn java_release(path: &Path) -> Option<Version> {
+fn java_release(path: &Path) -> Option<InterpreterVersion> {
     let mut text = String::new();
     File::open(path).ok()?.take(64 << 10).read_to_string(&mut text).ok()?;
     let version = text.lines().find_map(|line| line.strip_prefix("JAVA_VERSION=\""))?;
-    java_8(Version::parse(version)?, Language::Java)
+    java_8(InterpreterVersion::parse(version)?, Language::Java)
 }
 
 /// Runs the program to its end. Answers how it ended and what it said on stdout and stderr.

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use places::links;
 
-use dunlin_model::{Interpreter, Interpreters, Language, Standing, Version};
+use dunlin_model::{Interpreter, InterpreterVersion, Interpreters, Language, Standing};
 
 /// How many are asked at a time: one that hangs takes a place until its time is over.
 const ASKERS: usize = 8;
@@ -166,7 +166,7 @@ impl Search {
         let standing = match checked {
             Ok(version) => match oldest(*language) {
                 least if version >= least => Standing::Usable { version },
-                Version { major, minor, .. } => {
+                InterpreterVersion { major, minor, .. } => {
                     let least = if minor == 0 { major.to_string() } else { format!("{major}.{minor}") };
                     Standing::Unfit { version, why: format!("is older than {least}, the oldest that serves functions") }
                 }
@@ -185,12 +185,12 @@ impl Search {
 }
 
 /// The oldest version in which the platform's bootstrap works.
-fn oldest(language: Language) -> Version {
+fn oldest(language: Language) -> InterpreterVersion {
     match language {
-        Language::Python => Version::new(3, 8, 0),
-        Language::Node => Version::new(16, 0, 0),
-        Language::Java => Version::new(8, 0, 0),
-        _ => Version::new(8, 1, 0),
+        Language::Python => InterpreterVersion::new(3, 8, 0),
+        Language::Node => InterpreterVersion::new(16, 0, 0),
+        Language::Java => InterpreterVersion::new(8, 0, 0),
+        _ => InterpreterVersion::new(8, 1, 0),
     }
 }
 

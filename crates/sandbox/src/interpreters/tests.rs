@@ -114,7 +114,7 @@ fn every_usual_place_is_looked_at_in_order_of_preference() {
     );
     let choice = found.choose(Wanted::parse("python3.9").unwrap());
     let chosen = choice.interpreter().and_then(|id| found.get(id)).unwrap();
-    assert!(matches!(choice, Choice::Exact(_)) && chosen.usable() == Some(Version::new(3, 9, 18)), "{chosen:?}");
+    assert!(matches!(choice, Choice::Exact(_)) && chosen.usable() == Some(InterpreterVersion::new(3, 9, 18)), "{chosen:?}");
 }
 
 #[test]
@@ -231,13 +231,13 @@ fn a_directory_with_more_than_an_interpreter_is_not_shown_to_functions() {
     assert!(refused.why.contains("chmod -R o+rX"), "{refused}");
 }
 
-fn usable(language: Language, program: &str, home: &str, version: Version) -> Interpreter {
+fn usable(language: Language, program: &str, home: &str, version: InterpreterVersion) -> Interpreter {
     Interpreter { language, program: program.to_owned(), home: home.to_owned(), standing: Standing::Usable { version } }
 }
 
 #[test]
 fn only_what_is_outside_usr_is_shown_besides_it_and_nothing_twice() {
-    let version = Version::new(3, 11, 0);
+    let version = InterpreterVersion::new(3, 11, 0);
     let mut all = vec![
         usable(Language::Python, "/usr/bin/python3", "/usr", version),
         usable(Language::Python, "/opt/x/y/bin/python3", "/opt/x/y", version),
@@ -254,9 +254,9 @@ fn only_what_is_outside_usr_is_shown_besides_it_and_nothing_twice() {
 #[test]
 fn the_vendors_paths_lead_to_what_serves_the_runtime_of_that_name() {
     let found = Interpreters::new(vec![
-        usable(Language::Python, "/nowhere/3.10/bin/python3.10", "/nowhere/3.10", Version::new(3, 10, 1)),
-        usable(Language::Python, "/nowhere/3.12/bin/python3.12", "/nowhere/3.12", Version::new(3, 12, 1)),
-        usable(Language::Java, "/usr/bin/java", "/usr/lib/jvm/java-17", Version::new(17, 0, 1)),
+        usable(Language::Python, "/nowhere/3.10/bin/python3.10", "/nowhere/3.10", InterpreterVersion::new(3, 10, 1)),
+        usable(Language::Python, "/nowhere/3.12/bin/python3.12", "/nowhere/3.12", InterpreterVersion::new(3, 12, 1)),
+        usable(Language::Java, "/usr/bin/java", "/usr/lib/jvm/java-17", InterpreterVersion::new(17, 0, 1)),
     ]);
     let links = links(&found);
     let target = |path: &str| {
