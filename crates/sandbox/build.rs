@@ -1,5 +1,6 @@
 //! Finds the files that are embedded for guests and writes their list for `src/assets.rs`.
 
+mod dotnet_assets;
 mod java_assets;
 #[path = "../walls/shared_object.rs"]
 mod shared_object;
@@ -47,6 +48,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             return Ok(());
         }
         files.push((format!("java/{name}"), path));
+    }
+    for source in dotnet_assets::SOURCES {
+        watch(&root.join(source));
+    }
+    let dotnet = dotnet_assets::directory(&root)?;
+    watch(&dotnet);
+    for name in dotnet_assets::FILES {
+        let path = dotnet.join(name);
+        if !path.is_file() {
+            println!(
+                "cargo::error=what the .NET runtime needs has not been built from these sources (looked for {}): \
+                 run `cargo xtask assets` first",
+                path.display()
+            );
+            return Ok(());
+        }
+        files.push((format!("dotnet/{name}"), path));
     }
     for (runtime, extensions) in RUNTIMES {
         let directory = root.join("runtimes").join(runtime);

@@ -1,5 +1,5 @@
 //! Building what the binary embeds and Cargo does not build along the way: the shared object of `walls`, which the
-//! Python zygote loads, and Java's jar. The other bootstraps are embedded from `runtimes/` as they are.
+//! Python zygote loads, Java's jar and .NET's assemblies. The other bootstraps are embedded from `runtimes/` as they are.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,13 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{java, shared_object};
+use crate::{dotnet, java, shared_object};
 
 /// Builds every embedded artefact that is missing or out of date.
 pub(crate) fn run() -> Result<()> {
     let root = crate::root()?;
     java::run(&root)?;
+    dotnet::run(&root)?;
     let wanted = shared_object::path(&root).context("find the place of the shared object")?;
     if wanted.is_file() {
         return Ok(());

@@ -143,7 +143,7 @@ fn java_home() -> Result<PathBuf> {
         .context("there is no javac: install a JDK (apt-get install openjdk-17-jdk-headless)")
 }
 
-fn run_quietly(command: &mut Command) -> Result<()> {
+pub(crate) fn run_quietly(command: &mut Command) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("start {program}"))?;
     if !output.status.success() {

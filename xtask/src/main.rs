@@ -7,6 +7,9 @@
 #![expect(clippy::print_stdout, reason = "a command line tool speaks on stdout")]
 
 mod assets;
+mod dotnet;
+#[path = "../../crates/sandbox/dotnet_assets.rs"]
+mod dotnet_assets;
 mod java;
 #[path = "../../crates/sandbox/java_assets.rs"]
 mod java_assets;

@@ -44,7 +44,8 @@ mod tests {
     fn what_bootstraps_need_is_embedded() {
         let names: Vec<&str> = files().iter().map(|(name, _)| *name).collect();
         let python = ["python/libdunlin_walls.so", "python/zygote.py", "python/bootstrap.py"];
-        for name in python.into_iter().chain(["java/dunlin.jar", "java/libdunlin_java.so", "php/bootstrap.php", "php/php.ini"]) {
+        let others = ["java/dunlin.jar", "java/libdunlin_java.so", "php/bootstrap.php", "php/php.ini", "dotnet/dunlin.dll"];
+        for name in python.into_iter().chain(others) {
             assert!(names.contains(&name), "{name} is missing from {names:?}");
         }
         assert!(files().iter().all(|(_, content)| !content.is_empty()));
