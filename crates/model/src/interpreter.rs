@@ -110,11 +110,16 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Reads names such as `python3.10`, `nodejs20`, `java11` or `php7.2`.
+    /// Reads names such as `python3.10`, `nodejs20`, `java11`, `php7.2` or `dotnetcore3.1`.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        const PREFIXES: [(&str, Language); 4] =
-            [("python", Language::Python), ("nodejs", Language::Node), ("java", Language::Java), ("php", Language::Php)];
+        const PREFIXES: [(&str, Language); 5] = [
+            ("python", Language::Python),
+            ("nodejs", Language::Node),
+            ("java", Language::Java),
+            ("php", Language::Php),
+            ("dotnetcore", Language::Dotnet),
+        ];
         let (rest, language) =
             PREFIXES.into_iter().find_map(|(prefix, language)| Some((name.strip_prefix(prefix)?, language)))?;
         let (major, minor) = match rest.split_once('.') {
@@ -314,6 +319,7 @@ mod tests {
                 "node" => Language::Node,
                 "java" => Language::Java,
                 "php" => Language::Php,
+                "dotnet" => Language::Dotnet,
                 other => panic!("{other}"),
             };
             let (program, home) = (format!("/x/{word}/bin/p"), format!("/x/{word}"));
@@ -360,6 +366,13 @@ mod tests {
         ] {
             assert_eq!(chosen(name, &installed(here)), expected, "{name} of {here}");
         }
+    }
+
+    #[test]
+    fn old_dotnet_runs_on_the_nearest_newer_one() {
+        let here = installed("dotnet:8.0.1 dotnet:3.1.23 dotnet:2.1.30!");
+        assert_eq!(chosen("dotnetcore3.1", &here), "exact 3.1.23");
+        assert_eq!(chosen("dotnetcore2.1", &here), "newer 3.1.23");
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub enum Language {
     Java,
     /// PHP.
     Php,
+    /// .NET.
+    Dotnet,
     /// A program that fetches its calls from the vendor's runtime API, as the vendor's Go library does.
     Go,
     /// A program that fetches its calls from the AWS Lambda runtime API.
@@ -54,7 +56,7 @@ impl Language {
     #[must_use]
     pub fn has_its_log_marked(self) -> bool {
         match self {
-            Self::Python | Self::Node | Self::Java | Self::Php | Self::Provided | Self::Wasm => true,
+            Self::Python | Self::Node | Self::Java | Self::Php | Self::Dotnet | Self::Provided | Self::Wasm => true,
             Self::Go | Self::Custom => false,
         }
     }
@@ -63,7 +65,7 @@ impl Language {
     #[must_use]
     pub fn has_interpreter(self) -> bool {
         match self {
-            Self::Python | Self::Node | Self::Java | Self::Php => true,
+            Self::Python | Self::Node | Self::Java | Self::Php | Self::Dotnet => true,
             Self::Go | Self::Provided | Self::Wasm | Self::Custom => false,
         }
     }
@@ -76,13 +78,14 @@ impl Language {
             Self::Node => "Node.js",
             Self::Java => "Java",
             Self::Php => "PHP",
+            Self::Dotnet => ".NET",
             Self::Go => "Go",
             Self::Provided | Self::Custom => "a program of its own",
             Self::Wasm => "WebAssembly",
         }
     }
 
-    /// How Debian installs its interpreter; empty where there is none to install.
+    /// How its interpreter is installed on Debian; empty where there is none to install.
     #[must_use]
     pub fn package(self) -> &'static str {
         match self {
@@ -90,6 +93,7 @@ impl Language {
             Self::Node => "apt-get install nodejs",
             Self::Java => "apt-get install default-jre-headless",
             Self::Php => "apt-get install php-cli",
+            Self::Dotnet => "unpack Microsoft's runtime, 3.1 or newer, into /usr/share/dotnet",
             Self::Go | Self::Provided | Self::Wasm | Self::Custom => "",
         }
     }
@@ -98,7 +102,7 @@ impl Language {
     #[must_use]
     pub fn protocol(self) -> Protocol {
         match self {
-            Self::Python | Self::Node | Self::Java | Self::Php => Protocol::Frames,
+            Self::Python | Self::Node | Self::Java | Self::Php | Self::Dotnet => Protocol::Frames,
             Self::Go | Self::Provided => Protocol::RuntimeApi,
             Self::Wasm => Protocol::Module,
             Self::Custom => Protocol::Http,
@@ -137,8 +141,8 @@ const NAMES: &[(&str, Option<Language>)] = &[
     ("provided.al2", Some(Language::Provided)),
     ("provided.al2023", Some(Language::Provided)),
     ("php7.2", Some(Language::Php)),
-    ("dotnetcore2.1", None),
-    ("dotnetcore3.1", None),
+    ("dotnetcore2.1", Some(Language::Dotnet)),
+    ("dotnetcore3.1", Some(Language::Dotnet)),
     ("custom-container", None),
     // Not the contract's: this platform's own.
     ("wasm", Some(Language::Wasm)),
@@ -195,9 +199,6 @@ impl Runtime {
 fn not_served(name: &str) -> &'static str {
     match name {
         "python2.7" => "is not supported by this platform: Python 2 ended in 2020, and the oldest Python served is 3.8",
-        "dotnetcore2.1" | "dotnetcore3.1" => {
-            "is not supported by this platform: no .NET is served; publish a self-contained HTTP server and deploy it as custom.debian12"
-        }
         _ => "is not supported by this platform yet",
     }
 }

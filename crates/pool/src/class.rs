@@ -89,7 +89,9 @@ impl Class {
             language @ Language::Node => Program::Bootstrap { language, interpreter: chosen()?, memory_mb },
             // One class, but for functions whose memory its heap would not fill.
             language @ Language::Java if memory_mb > 2048 => Program::Bootstrap { language, interpreter: chosen()?, memory_mb },
-            language @ (Language::Java | Language::Php) => Program::Bootstrap { language, interpreter: chosen()?, memory_mb: 0 },
+            language @ (Language::Java | Language::Php | Language::Dotnet) => {
+                Program::Bootstrap { language, interpreter: chosen()?, memory_mb: 0 }
+            }
             Language::Wasm => Program::Wasm,
             Language::Go | Language::Provided | Language::Custom => Program::Launcher,
         };
@@ -127,8 +129,8 @@ impl Class {
     #[must_use]
     pub fn stock_min(self) -> usize {
         match self.program {
-            // A Java that has just booted still rehearses, and a call that comes in between pays for it.
-            Program::Python(_) | Program::Bootstrap { language: Language::Java, .. } => 2,
+            // What has just booted still rehearses, and a call that comes in between pays for it.
+            Program::Python(_) | Program::Bootstrap { language: Language::Java | Language::Dotnet, .. } => 2,
             Program::Wasm => 2,
             Program::Bootstrap { .. } | Program::Launcher => 1,
         }
@@ -139,7 +141,7 @@ impl Class {
     pub fn stock_max(self) -> usize {
         match self.program {
             Program::Python(_) | Program::Wasm => 16,
-            Program::Bootstrap { language: Language::Java, .. } => 4,
+            Program::Bootstrap { language: Language::Java | Language::Dotnet, .. } => 4,
             Program::Bootstrap { .. } => 6,
             Program::Launcher => 8,
         }
@@ -150,7 +152,7 @@ impl Class {
     pub fn waiting_bytes(self) -> u64 {
         match self.program {
             Program::Python(_) => 2 << 20,
-            Program::Bootstrap { language: Language::Java, .. } => 16 << 20,
+            Program::Bootstrap { language: Language::Java | Language::Dotnet, .. } => 16 << 20,
             Program::Bootstrap { .. } => 8 << 20,
             Program::Launcher => 1 << 20,
             Program::Wasm => 3 << 20,
@@ -163,6 +165,7 @@ impl Class {
         match self.program {
             Program::Python(_) => 0.004,
             Program::Bootstrap { language: Language::Java, .. } => 0.25,
+            Program::Bootstrap { language: Language::Dotnet, .. } => 0.2,
             Program::Bootstrap { .. } => 0.09,
             Program::Launcher => 0.002,
             Program::Wasm => 0.004,

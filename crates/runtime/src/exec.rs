@@ -39,6 +39,7 @@ pub(crate) fn bootstrap(language: Language, interpreter: &str, memory_mb: u32) -
         Language::Node => node(interpreter, memory_mb),
         Language::Java => java(interpreter, memory_mb),
         Language::Php => php(interpreter),
+        Language::Dotnet => dotnet(interpreter),
         other => unreachable!("{other:?} has no bootstrap to start"),
     }
 }
@@ -116,6 +117,31 @@ fn php(interpreter: &str) -> Program {
     let own = [("HOME", "/tmp"), ("LANG", "C.UTF-8"), ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")];
     let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
     program("/", &[interpreter, "-c", "/rt/php/php.ini", "/rt/php/bootstrap.php"], own)
+}
+
+/// .NET's bootstrap; how its garbage collector works stands beside it, in `dunlin.runtimeconfig.json`.
+///
+/// - Debuggers are not listened for: that takes pipes and sockets in `/tmp`, and another thread.
+/// - New objects fill 16 MiB, written in hexadecimal, before garbage is collected. By itself .NET takes that from the size of
+///   the CPU's caches, which may be more than an instance has.
+/// - Like Java's, its heap is limited by the instance's cgroup alone.
+/// - .NET up to version 5 finds the OpenSSL it knows in a library beside the bootstrap.
+fn dotnet(interpreter: &str) -> Program {
+    let libraries = format!("{}:/rt/dotnet", context::LIBRARY_PATH);
+    let own = [
+        ("CLR_OPENSSL_VERSION_OVERRIDE", "dunlin"),
+        ("COMPlus_EnableDiagnostics", "0"),
+        ("COMPlus_GCgen0size", "1000000"),
+        ("HOME", "/tmp"),
+        ("LANG", "C.UTF-8"),
+        // Where native libraries of the user's look for each other; the linker reads it once, when a process starts.
+        ("LD_LIBRARY_PATH", &*libraries),
+        // Every thread would have a heap of its own in the C library.
+        ("MALLOC_ARENA_MAX", "1"),
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    ];
+    let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    program("/", &[interpreter, "/rt/dotnet/dunlin.dll"], own)
 }
 
 /// The user's own server: `command` and `args`, or `/code/bootstrap` (contract section 8.1).

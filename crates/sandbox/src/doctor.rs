@@ -212,9 +212,15 @@ fn dropping_chains(listed: &str) -> Vec<Chain> {
 
 fn interpreters() -> Vec<Check> {
     match Search::of_host(Vec::new()).run() {
-        Ok(found) => [("python3", Language::Python), ("node", Language::Node), ("java", Language::Java), ("php", Language::Php)]
-            .map(|(name, language)| interpreter(name, language, &found))
-            .into(),
+        Ok(found) => [
+            ("python3", Language::Python),
+            ("node", Language::Node),
+            ("java", Language::Java),
+            ("php", Language::Php),
+            ("dotnet", Language::Dotnet),
+        ]
+        .map(|(name, language)| interpreter(name, language, &found))
+        .into(),
         Err(error) => vec![Check::degraded("interpreters", error.to_string(), "name another one")],
     }
 }

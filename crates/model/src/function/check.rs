@@ -52,6 +52,10 @@ impl FunctionConfig {
             if concurrency > 1 && self.runtime.language() == Language::Php {
                 return wrong("instanceConcurrency", format!("must be 1 for PHP, which has no threads (actual: {concurrency})"));
             }
+            if concurrency > 1 && self.runtime.language() == Language::Dotnet {
+                let why = "whose instances serve one call at a time";
+                return wrong("instanceConcurrency", format!("must be 1 for .NET, {why} (actual: {concurrency})"));
+            }
         }
         if let Some(idle) = self.idle_timeout {
             within("idleTimeout", idle, (0, 21_600))?;
@@ -88,6 +92,7 @@ impl FunctionConfig {
         match self.runtime.language() {
             Language::Python | Language::Node | Language::Php => check_handler_form("handler", &self.handler),
             Language::Java => check_java_handler("handler", &self.handler),
+            Language::Dotnet => check_dotnet_handler("handler", &self.handler),
             Language::Go => check_program(&self.handler),
             Language::Wasm => check_module(&self.handler),
             Language::Custom | Language::Provided => Ok(()),
@@ -120,6 +125,17 @@ fn check_java_handler(field: &str, handler: &str) -> Result<(), InvalidField> {
         Ok(())
     } else {
         let form = "must have the form 'package.Class::method', for example 'example.App::handleRequest'";
+        Err(InvalidField::new(field, format!("{form} (actual: {handler:?})")))
+    }
+}
+
+fn check_dotnet_handler(field: &str, handler: &str) -> Result<(), InvalidField> {
+    let parts: Vec<&str> = handler.split("::").collect();
+    let name = |text: &&str| !text.is_empty() && !text.contains([':', '/', '\\']) && !text.contains(char::is_whitespace);
+    if parts.len() == 3 && parts.iter().all(name) {
+        Ok(())
+    } else {
+        let form = "must have the form 'Assembly::Namespace.Class::Method', for example 'App::Example.Hello::Handle'";
         Err(InvalidField::new(field, format!("{form} (actual: {handler:?})")))
     }
 }

@@ -37,11 +37,13 @@ pub(super) fn version(language: Language, program: &Path, home: &Path, deadline:
     let arguments: &[&str] = match language {
         Language::Python => &["-S", "-c", PYTHON],
         Language::Java => &["-version"],
+        // Its own version is that of its tools, which it need not have.
+        Language::Dotnet => &["--list-runtimes"],
         _ => &["--version"],
     };
     let (status, said, complaint) = answer(program, arguments, deadline)?;
     let all = format!("{said}\n{complaint}");
-    let version = version_in(language, &all);
+    let version = if language == Language::Dotnet { dotnet_runtime(&all) } else { version_in(language, &all) };
     if !status.success() {
         let why = complaint.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it said nothing");
         return Err(format!("does not work: {} ({status})", shortened(why)));
@@ -60,6 +62,16 @@ fn version_in(language: Language, said: &str) -> Option<InterpreterVersion> {
     let (before, version) = line.split_once(mark)?;
     // Only a Java has its name in front.
     if language != Language::Java && !before.is_empty() { None } else { java_8(InterpreterVersion::parse(version)?, language) }
+}
+
+/// Of the runtimes that a .NET lists, the one that serves functions: it takes the oldest that is new enough, in the newest
+/// of its patches. Of those that are too old the newest.
+fn dotnet_runtime(said: &str) -> Option<Version> {
+    let listed = said.lines().filter_map(|line| Version::parse(line.strip_prefix("Microsoft.NETCore.App ")?));
+    let (enough, old): (Vec<Version>, Vec<Version>) = listed.partition(|version| *version >= super::oldest(Language::Dotnet));
+    let lines = |version: &Version| (version.major, version.minor);
+    let least = enough.iter().map(lines).min();
+    enough.iter().filter(|version| Some(lines(version)) == least).max().or(old.iter().max()).copied()
 }
 
 /// Java 8 and older count from 1.

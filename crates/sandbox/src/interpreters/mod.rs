@@ -123,7 +123,7 @@ impl Search {
         };
         candidate.ok_or_else(|| {
             refused(
-                "is neither an interpreter (a program called python3, node, java or php) nor a directory with one in its bin"
+                "is neither an interpreter (a program called python3, node, java, php or dotnet) nor a directory with one in its bin"
                     .to_owned(),
             )
         })
@@ -161,7 +161,9 @@ impl Search {
         let in_usr = real.starts_with(self.root.join("usr"));
         // Links below /usr lead on for guests as well; others need not.
         let program = if in_usr && path.starts_with(self.root.join("usr")) { path } else { real };
-        let home = real.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
+        let beside = real.parent().unwrap_or(Path::new("/"));
+        // A .NET has everything beside it; others are in the `bin` of theirs.
+        let home = if *language == Language::Dotnet { beside } else { beside.parent().unwrap_or(Path::new("/")) };
         let checked = self.check(real, home, in_usr).and_then(|()| ask::version(*language, real, home, deadline));
         let standing = match checked {
             Ok(version) => match oldest(*language) {
@@ -190,6 +192,7 @@ fn oldest(language: Language) -> InterpreterVersion {
         Language::Python => InterpreterVersion::new(3, 8, 0),
         Language::Node => InterpreterVersion::new(16, 0, 0),
         Language::Java => InterpreterVersion::new(8, 0, 0),
+        Language::Dotnet => InterpreterVersion::new(3, 1, 0),
         _ => InterpreterVersion::new(8, 1, 0),
     }
 }

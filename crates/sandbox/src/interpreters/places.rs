@@ -13,6 +13,9 @@ const SYSTEM: &[&str] = &[
     "usr/local/*/bin",
     "usr/local/lib/nodejs/*/bin",
     "usr/lib/jvm/*/bin",
+    "usr/share/dotnet",
+    "usr/lib/dotnet",
+    "opt/dotnet",
     "opt/*/bin",
     "opt/*/*/bin",
 ];
@@ -29,6 +32,7 @@ const PLAIN: &[(&str, Language)] = &[
     ("nodejs", Language::Node),
     ("java", Language::Java),
     ("php", Language::Php),
+    ("dotnet", Language::Dotnet),
 ];
 
 /// Names with one.
@@ -129,6 +133,7 @@ pub(crate) fn links(interpreters: &Interpreters) -> Vec<(PathBuf, PathBuf)> {
             }
             Language::Python => (&["python", "python3", name], &["pip", "pip3"]),
             Language::Node => (&["node"], &["npm", "npx", "corepack"]),
+            Language::Dotnet => (&["dotnet"], &[]),
             _ => (&["php"], &[]),
         };
         let mut link = |program: &str, target: PathBuf| {

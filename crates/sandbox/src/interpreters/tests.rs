@@ -89,6 +89,11 @@ fn every_usual_place_is_looked_at_in_order_of_preference() {
     machine.program("opt/jdk8/bin/java", "exit 1");
     std::fs::write(machine.path("opt/jdk8/release"), "IMPLEMENTOR=\"x\"\nJAVA_VERSION=\"1.8.0_392\"\n").unwrap();
     machine.says("opt/php/8.2/bin/php", "PHP 8.2.7-1+deb12u1 (cli) (built: Jun  9 2023)");
+    // Of its runtimes, the one that functions run on.
+    let runtimes = "Microsoft.AspNetCore.App 3.1.30 [/x]\nMicrosoft.NETCore.App 2.1.30 [/x]\nMicrosoft.NETCore.App 3.1.9 [/x]\n\
+                    Microsoft.NETCore.App 3.1.23 [/x]\nMicrosoft.NETCore.App 8.0.1 [/x]";
+    machine.says("opt/dotnet/dotnet", runtimes);
+    machine.says("usr/share/dotnet/dotnet", "Microsoft.NETCore.App 2.1.30 [/usr/share/dotnet/shared/Microsoft.NETCore.App]");
     machine.says("root/.pyenv/versions/3.9.2/bin/python3", "Python 3.9.2");
     machine.says("root/.pyenv/versions/3.9.18/bin/python3", "Python 3.9.18");
     machine.says("root/.pyenv/versions/2.7.18/bin/python", "Python 2.7.18");
@@ -104,6 +109,8 @@ fn every_usual_place_is_looked_at_in_order_of_preference() {
          usr/local/bin/node 18.20.4\n\
          usr/local/lib/nodejs/node-v22.1.0/bin/node 22.1.0\n\
          usr/lib/jvm/java-17/bin/java 17.0.15\n\
+         usr/share/dotnet/dotnet 2.1.30 unfit: is older than 3.1, the oldest that serves functions\n\
+         opt/dotnet/dotnet 3.1.23\n\
          opt/jdk8/bin/java 8.0.0\n\
          opt/php/8.2/bin/php 8.2.7\n\
          root/.pyenv/versions/3.9.18/bin/python3 3.9.18\n\

@@ -45,7 +45,7 @@ pub(super) fn can_be_shown(root: &Path, home: &Path, homes: &[PathBuf]) -> Resul
         let home = home.display();
         return Err(format!("is not in a directory of its own: functions would see everything in {home}; install it elsewhere"));
     }
-    for path in [home, &home.join("bin")] {
+    for path in [home, &home.join("bin")].into_iter().filter(|path| path.exists()) {
         let found = fs::metadata(path).map_err(|error| format!("cannot be looked at: {error}"))?;
         if found.mode() & READ_AND_ENTER_OTHERS != READ_AND_ENTER_OTHERS {
             return Err(format!("cannot be read by functions, which are other users: chmod -R o+rX {}", home.display()));
