@@ -51,6 +51,8 @@ const STAGES: &[Stage] = &[
             "--test",
             "php",
             "--test",
+            "dotnet",
+            "--test",
             "interpreters",
             "--test",
             "elastic",
