@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dunlin_model::{
@@ -20,6 +20,7 @@ pub(crate) enum Language {
     Node,
     Java,
     Php,
+    Dotnet,
     Go,
     Provided,
     Custom,
@@ -32,6 +33,7 @@ impl Language {
             Self::Node => "node",
             Self::Java => "java",
             Self::Php => "php",
+            Self::Dotnet => "dotnet",
             Self::Go => "go",
             Self::Provided => "provided",
             Self::Custom => "custom",
@@ -42,6 +44,20 @@ impl Language {
 /// Where the bootstraps and the suite are.
 pub(crate) fn runtimes() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../runtimes").canonicalize().expect("the runtimes are in the checkout")
+}
+
+/// What is embedded for guests, written out once: what they find in `/rt`.
+pub(crate) fn assets() -> &'static Path {
+    static PLACE: OnceLock<PathBuf> = OnceLock::new();
+    PLACE.get_or_init(|| {
+        let place = tempfile::tempdir().unwrap().keep();
+        for (name, content) in dunlin_sandbox::assets::files() {
+            let path = place.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        place
+    })
 }
 
 pub(crate) struct Case(Value);
@@ -119,6 +135,7 @@ impl Case {
             Language::Node => "nodejs20",
             Language::Java => "java11",
             Language::Php => "php7.2",
+            Language::Dotnet => "dotnetcore3.1",
             Language::Go => "go1",
             Language::Provided => "provided.al2023",
             Language::Custom => "custom.debian12",
@@ -135,7 +152,11 @@ impl Case {
         let limits = Limits::default();
         // The handler's form is one of the things users get wrong; here it must reach the bootstrap.
         let handler = patch.handler.clone().unwrap();
-        let formed = if language == Language::Java { "Index::handler" } else { "index.handler" };
+        let formed = match language {
+            Language::Java => "Index::handler",
+            Language::Dotnet => "Index::Index::Handler",
+            _ => "index.handler",
+        };
         let mut config = FunctionPatch { handler: Some(formed.to_owned()), ..patch }.create(&limits).unwrap();
         config.handler = handler;
         let code_text = code.to_str().unwrap();
@@ -166,8 +187,14 @@ impl Case {
     }
 }
 
-/// `src/index.handler` as the language writes it: in Java that is `src.Index::handler`.
+/// `src/index.handler` as the language writes it: in Java that is `src.Index::handler`. `index.handler` is
+/// `Index::Index::Handler` in .NET.
 fn spelled(name: &str, language: Language) -> String {
+    if language == Language::Dotnet && !name.contains("::") {
+        let (file, method) = name.rsplit_once('.').map_or((name, None), |(file, method)| (file, Some(method)));
+        let class = capitalised(file);
+        return method.map_or_else(|| class.clone(), |method| format!("{class}::{class}::{}", capitalised(method)));
+    }
     if language != Language::Java || name.contains("::") {
         return name.to_owned();
     }
@@ -177,10 +204,13 @@ fn spelled(name: &str, language: Language) -> String {
     if !class.is_empty() {
         class.push('.');
     }
-    let mut letters = file.chars();
-    class.extend(letters.next().into_iter().flat_map(char::to_uppercase));
-    class.push_str(letters.as_str());
+    class.push_str(&capitalised(file));
     method.map_or_else(|| class.clone(), |method| format!("{class}::{method}"))
+}
+
+fn capitalised(name: &str) -> String {
+    let mut letters = name.chars();
+    letters.next().into_iter().flat_map(char::to_uppercase).collect::<String>() + letters.as_str()
 }
 
 /// A port the kernel picked and nothing listens on.

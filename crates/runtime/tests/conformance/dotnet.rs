@@ -4,14 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::case::runtimes;
+use crate::toolchain;
 
-/// What `scripts/setup` has installed, if it has.
-pub(crate) fn program() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).map(PathBuf::from);
-    let cache = set("DUNLIN_CACHE").or_else(|| Some(set("HOME")?.join(".cache/dunlin")))?;
-    let program = cache.join("dotnet/dotnetcore2/bin/dotnet");
-    let compiler = Command::new(runtimes().join("../scripts/csharp")).arg("/dev/null").arg("-help").output().ok()?;
-    (program.is_file() && compiler.status.success()).then_some(program)
+/// The runtime that `scripts/setup` installs.
+pub(crate) fn program() -> PathBuf {
+    toolchain::cache().join("dotnet/dotnetcore2/bin/dotnet")
 }
 
 /// Compiles the C# files of the directory to `Index.dll`, those of a folder in it to a library of the folder's name first.

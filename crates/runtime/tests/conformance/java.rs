@@ -2,24 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
-use crate::case::runtimes;
+use crate::case::{assets, runtimes};
 
-/// What guests find in `/rt/java`, written out once.
-pub(crate) fn runtime() -> &'static Path {
-    static PLACE: OnceLock<PathBuf> = OnceLock::new();
-    PLACE.get_or_init(|| {
-        let place = tempfile::tempdir().unwrap().keep();
-        for (name, content) in dunlin_sandbox::assets::files() {
-            if let Some(name) = name.strip_prefix("java/") {
-                let path = place.join(name);
-                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-                std::fs::write(path, content).unwrap();
-            }
-        }
-        place
-    })
+/// What guests find in `/rt/java`.
+fn runtime() -> PathBuf {
+    assets().join("java")
 }
 
 /// Compiles the Java files in each of the directories, where they are.

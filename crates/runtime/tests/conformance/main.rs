@@ -5,6 +5,7 @@
 
 mod case;
 mod compare;
+mod dotnet;
 mod go;
 mod java;
 mod lambda;
@@ -59,6 +60,11 @@ async fn php_conforms() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dotnet_conforms() {
+    all_cases(Language::Dotnet).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn go_conforms() {
     all_cases(Language::Go).await;
 }
@@ -81,6 +87,7 @@ fn the_suite_is_as_large_as_it_claims() {
         (Language::Node, 55),
         (Language::Java, 60),
         (Language::Php, 30),
+        (Language::Dotnet, 30),
         (Language::Go, 35),
         (Language::Provided, 35),
         (Language::Custom, 20),
@@ -106,6 +113,7 @@ async fn all_cases(language: Language) {
         .collect();
     match language {
         Language::Java => java::compile(prepared.iter().map(|(_, code)| code.path())),
+        Language::Dotnet => prepared.iter().for_each(|(_, code)| dotnet::compile(code.path())),
         Language::Go => go::build(&prepared),
         Language::Provided => prepared.iter().for_each(|(_, code)| lambda::complete(code.path())),
         Language::Python | Language::Node | Language::Php | Language::Custom => {}
@@ -129,6 +137,10 @@ async fn run(case: &Case, code: &TempDir, language: Language) -> Result<(), Stri
         Language::Node => BootPlan::Bootstrap { language: dunlin_model::Language::Node, program: "node".into(), memory_mb: 128 },
         Language::Java => BootPlan::Bootstrap { language: dunlin_model::Language::Java, program: "java".into(), memory_mb: 0 },
         Language::Php => BootPlan::Bootstrap { language: dunlin_model::Language::Php, program: "php".into(), memory_mb: 0 },
+        Language::Dotnet => {
+            let program = dotnet::program().to_str().unwrap().into();
+            BootPlan::Bootstrap { language: dunlin_model::Language::Dotnet, program, memory_mb: 0 }
+        }
         Language::Go | Language::Provided | Language::Custom => BootPlan::Custom,
     };
     let guest = Guest::boot(cell, plan, Instant::now() + PATIENCE).await.map_err(|error| format!("boot: {error}"))?;

@@ -15,7 +15,7 @@ use dunlin_model::CellId;
 use dunlin_sandbox::testing::{Fake, Inside};
 use dunlin_sandbox::{Ended, Exit};
 
-use crate::case::{Language, runtimes};
+use crate::case::{Language, assets, runtimes};
 
 /// Kills its process when the case is over.
 pub(crate) struct Process(Arc<Mutex<State>>);
@@ -129,6 +129,7 @@ fn launched(channel: &mut UnixStream, code: &Path) -> std::io::Result<Option<Com
         "node" => Command::new("node"),
         "java" => Command::new("java"),
         "php" => Command::new("php"),
+        dotnet if dotnet.ends_with("/dotnet") => Command::new(dotnet),
         other => {
             let program = other.strip_prefix("/code/").map_or_else(|| PathBuf::from(other), |file| code.join(file));
             let report = match program.metadata() {
@@ -148,18 +149,16 @@ fn launched(channel: &mut UnixStream, code: &Path) -> std::io::Result<Option<Com
         }
     };
     for word in &words[2..] {
-        match word.as_str() {
-            "/rt/java/dunlin.jar" => command.arg(crate::java::runtime().join("dunlin.jar")),
-            other => match other.strip_prefix("/rt/") {
-                Some(file) => command.arg(runtimes().join(file)),
-                None => command.arg(other),
-            },
+        match word.strip_prefix("/rt/") {
+            Some(file) => command.arg(assets().join(file)),
+            None => command.arg(word),
         };
     }
     command.env_clear().current_dir(if words[0] == "/code" { place } else { "/" });
     for pair in strings(&body).iter().filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap();
-        command.env(name, if value == "/code" { place } else { value });
+        let value = if value == "/code" { place.to_owned() } else { value.replace("/rt/", &format!("{}/", assets().display())) };
+        command.env(name, value);
     }
     // The interpreters of this machine need not be where the cells' are.
     let path = command.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, value)| value).unwrap_or_default().to_owned();

@@ -13,6 +13,8 @@ pub(crate) fn missing(language: Language) -> Option<String> {
         Language::Node => no_program("node", &["--version"]),
         Language::Java => no_program("javac", &["-version"]),
         Language::Php => no_program("php", &["-v"]),
+        Language::Dotnet => no_program("mcs", &["--version"])
+            .or_else(|| (!crate::dotnet::program().is_file()).then(|| ".NET Core's runtime".to_owned())),
         Language::Go => no_program("go", &["version"]).or_else(|| {
             // The vendor's library is part of the fixture that stands on it.
             (!fixture("go-fc").join("main").exists()).then(|| "the vendor's Go library".to_owned())
@@ -44,7 +46,11 @@ pub(crate) fn fixture_sources(name: &str) -> PathBuf {
 
 /// What `scripts/setup` made of them.
 pub(crate) fn fixture(name: &str) -> PathBuf {
+    cache().join("fixtures").join(name)
+}
+
+/// Where `scripts/setup` puts what it installs.
+pub(crate) fn cache() -> PathBuf {
     let cache = std::env::var_os("DUNLIN_CACHE").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/dunlin")));
-    cache.unwrap_or_default().join("fixtures").join(name)
+    cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/dunlin"))).unwrap_or_default()
 }

@@ -66,10 +66,11 @@ fn version_in(language: Language, said: &str) -> Option<InterpreterVersion> {
 
 /// Of the runtimes that a .NET lists, the one that serves functions: it takes the oldest that is new enough, in the newest
 /// of its patches. Of those that are too old the newest.
-fn dotnet_runtime(said: &str) -> Option<Version> {
-    let listed = said.lines().filter_map(|line| Version::parse(line.strip_prefix("Microsoft.NETCore.App ")?));
-    let (enough, old): (Vec<Version>, Vec<Version>) = listed.partition(|version| *version >= super::oldest(Language::Dotnet));
-    let lines = |version: &Version| (version.major, version.minor);
+fn dotnet_runtime(said: &str) -> Option<InterpreterVersion> {
+    let listed = said.lines().filter_map(|line| InterpreterVersion::parse(line.strip_prefix("Microsoft.NETCore.App ")?));
+    let (enough, old): (Vec<InterpreterVersion>, Vec<InterpreterVersion>) =
+        listed.partition(|version| *version >= super::oldest(Language::Dotnet));
+    let lines = |version: &InterpreterVersion| (version.major, version.minor);
     let least = enough.iter().map(lines).min();
     enough.iter().filter(|version| Some(lines(version)) == least).max().or(old.iter().max()).copied()
 }
