@@ -9,6 +9,9 @@ use dunlin_testkit::{Platform, eventually};
 
 use crate::functions::KINDS_OF_CELLS;
 
+/// Links that the supervisor makes ahead of need.
+const LINKS_READY: u64 = 16;
+
 /// Counts of one moment of rest.
 pub(crate) struct Census {
     /// The server's, which must not have been replaced.
@@ -31,12 +34,12 @@ impl Census {
         eventually("the platform is at rest", || {
             let text = metrics(platform)?;
             let counts = states.map(|state| reading(&text, &format!("dunlin_instances{{state=\"{state}\"}} ")).unwrap_or(0));
-            // What the pool has let go of, the supervisor may still be taking down.
-            let groups = cgroups(&platform.data)?;
-            seen = format!("{states:?} {counts:?}, {groups} cgroups");
-            Ok(counts == [0, 0, 0, 0, cells] && groups == cells * hierarchies(&platform.data)?)
+            // What the pool has let go of, the supervisor may still be taking down; links go last.
+            let (groups, links) = (cgroups(&platform.data)?, links(&platform.data)?);
+            seen = format!("{states:?} {counts:?}, {groups} cgroups, {links} links");
+            Ok(counts == [0, 0, 0, 0, cells] && groups == cells * hierarchies(&platform.data)? && links <= cells + LINKS_READY)
         })
-        .with_context(|| format!("expected {cells} unbound cells and nothing else, there are {seen}"))?;
+        .with_context(|| format!("expected {cells} unbound cells and {LINKS_READY} links for the next, there are {seen}"))?;
         let supervisor = platform.pid();
         let server = child(supervisor, "server")?;
         let counts = vec![
@@ -44,7 +47,6 @@ impl Census {
             Count { what: "processes", value: descendants(supervisor), slack: |_| 1 },
             Count { what: "cgroups", value: cgroups(&platform.data)?, slack: |_| 0 },
             Count { what: "mounts", value: lines(supervisor, "mountinfo")? + lines(server, "mountinfo")?, slack: |_| 0 },
-            Count { what: "links", value: links(&platform.data)?, slack: |_| 4 },
             Count { what: "supervisor's descriptors", value: entries(&process(supervisor).join("fd"))?, slack: |_| 8 },
             // Connections that callers have just closed may not be gone yet.
             Count { what: "server's descriptors", value: descriptors_but_logs(server)?, slack: |_| 16 },
