@@ -276,7 +276,7 @@ async fn a_frozen_instance_goes_on_for_its_pre_stop_hook() {
     drop(bench.lease(&f).await.expect("served"));
     tokio::time::sleep(Duration::from_millis(150)).await;
     bench.settle().await;
-    bench.pool.retire(&f.key().function);
+    bench.pool.retire(&f.key().function, None);
     bench.settle().await;
     let last = seen.lock().expect("no test panics here").last().cloned();
     assert!(matches!(last, Some(Deed::Freeze(_, false))), "{last:?}");
