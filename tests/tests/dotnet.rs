@@ -2,16 +2,10 @@
 //! skipped.
 
 use std::io::Write as _;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use dunlin_testkit::{Options, Platform, asked, eventually, read_until, zip_of_folder};
+use dunlin_testkit::{Options, Platform, asked, cache, eventually, read_until, zip_of_folder};
 use serde_json::{Value, json};
-
-fn cache() -> PathBuf {
-    std::env::var_os("DUNLIN_CACHE")
-        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("there is a home")).join(".cache/dunlin"), PathBuf::from)
-}
 
 /// A platform that serves .NET. None where there is no .NET: that is said past the test runner, which would keep it to itself,
 /// in a form that `cargo xtask test` counts.

@@ -1,13 +1,12 @@
 //! The hello functions that are measured, and the bare interpreters they are compared with.
 
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use dunlin_testkit::{Api, Connection, Response};
+use dunlin_testkit::{Api, Connection, Response, cache};
 use serde_json::{Value, json};
 
 /// One language's hello.
@@ -80,9 +79,7 @@ pub(crate) fn java() -> Result<&'static Language> {
     let place = tempfile::tempdir()?.keep();
     let source = place.join("Hello.java");
     std::fs::write(&source, JAVA_HELLO)?;
-    let cache = std::env::var_os("DUNLIN_CACHE").filter(|cache| !cache.is_empty()).map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/dunlin"))).context("no HOME")?;
-    let library = cache.join("m2/com/aliyun/fc/runtime/fc-java-core/1.4.1/fc-java-core-1.4.1.jar");
+    let library = cache().join("m2/com/aliyun/fc/runtime/fc-java-core/1.4.1/fc-java-core-1.4.1.jar");
     let classes = place.join("classes");
     run(Command::new("javac").arg("-cp").arg(library).arg("-d").arg(&classes).arg(source)).context("run scripts/setup first")?;
     let jar = place.join("hello.jar");

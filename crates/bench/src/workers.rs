@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use dunlin_testkit::cache;
 
 use crate::functions::HELLO;
 use crate::load::Target;
@@ -181,11 +182,6 @@ impl Drop for Workers {
             let _ = child.wait();
         }
     }
-}
-
-fn cache() -> PathBuf {
-    std::env::var_os("DUNLIN_CACHE")
-        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/dunlin"), PathBuf::from)
 }
 
 /// Where `scripts/bench-setup` installs other people's function servers.

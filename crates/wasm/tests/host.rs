@@ -343,9 +343,7 @@ fn a_component_answers_events_and_requests() {
     let cache = cache.unwrap_or_else(|| std::path::PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/dunlin"));
     let component = fs::read(cache.join("fixtures/wasm-http/main.wasm")).expect("run scripts/setup first");
     let folder = package(&[("main.wasm", component)]);
-    let began = std::time::Instant::now();
     prepared(&folder).unwrap();
-    eprintln!("compiled in {:?}", began.elapsed());
     let mut host = Host::start(folder);
     let headers = json!([["x-fc-function-name", "f"]]);
     let loaded = host.load(json!({"function": {"memory": 512}, "concurrency": 4, "httpHeaders": headers}));
