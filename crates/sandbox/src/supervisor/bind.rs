@@ -108,7 +108,7 @@ fn change(shared: &Shared, binder: &mut Binder, cell: &LiveCell, change: &Change
         }
         Change::Freeze(frozen) => {
             let mut body = cell.body();
-            let body = body.as_mut().ok_or(Refusal::NoSuchCell)?;
+            let body = body.as_mut().filter(|body| !body.dying).ok_or(Refusal::NoSuchCell)?;
             body.cgroup.freeze(*frozen).map_err(|error| Refusal::failed(Step::Cgroup, &error))?;
             body.frozen = *frozen;
             Ok(None)

@@ -74,6 +74,8 @@ pub(super) struct Body {
     /// The tree that is mounted at `/code`.
     pub(super) code: Option<Digest>,
     pub(super) frozen: bool,
+    /// It was killed. What of it has not died yet must not be frozen any more: it would never die.
+    pub(super) dying: bool,
     /// Becomes readable when the cell may have run out of memory, where the kernel does not end it whole.
     pub(super) oom: Option<OwnedFd>,
 }
@@ -114,6 +116,7 @@ impl Body {
     /// Takes away what keeps killed processes from dying soon: a frozen one does not even die, and with little CPU time
     /// a thousand take long.
     fn let_die(&mut self, cell: CellId) {
+        self.dying = true;
         if std::mem::take(&mut self.frozen)
             && let Err(error) = self.cgroup.freeze(false)
         {

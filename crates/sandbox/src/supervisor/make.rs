@@ -221,6 +221,7 @@ impl Maker {
             bound: false,
             code: None,
             frozen: false,
+            dying: false,
             oom: parts.oom,
         };
         let cell = Arc::new(LiveCell { id, pidfd, owner, body: Some(body).into() });

@@ -174,6 +174,27 @@ while True: pass",
     platform.stop();
 }
 
+/// Whichever of the two gets there first.
+pub(crate) fn a_cell_that_is_frozen_while_it_is_ended_ends() {
+    let platform = Platform::start();
+    for _ in 0..40 {
+        let cell = platform.make();
+        platform.bind(&cell, None);
+        // Many processes take a while to die.
+        let crowd = "import os, time
+for _ in range(30):
+    if os.fork() == 0: time.sleep(1000)
+print('up', flush=True)
+time.sleep(1000)";
+        exec(&cell, &["/usr/bin/python3", "-c", crowd]);
+        assert_eq!(read_line(&cell), "up");
+        let (_, ended) =
+            platform.wait(async { tokio::join!(platform.client.freeze(cell.id, true), platform.client.end(cell.id)) });
+        assert_eq!(ended.unwrap().exit, Exit::Signal(9));
+    }
+    platform.stop();
+}
+
 pub(crate) fn a_socket_reaches_into_the_cell_and_nowhere_else() {
     let platform = Platform::start();
     let cells = [platform.make(), platform.make()];

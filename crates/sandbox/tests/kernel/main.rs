@@ -22,6 +22,7 @@ const TESTS: &[Test] = &[
     ("a_cell_is_bound_once_and_only_to_what_is_there", cells::a_cell_is_bound_once_and_only_to_what_is_there),
     ("the_end_of_a_cell_leaves_nothing", cells::the_end_of_a_cell_leaves_nothing),
     ("a_frozen_cell_ends_too", cells::a_frozen_cell_ends_too),
+    ("a_cell_that_is_frozen_while_it_is_ended_ends", cells::a_cell_that_is_frozen_while_it_is_ended_ends),
     ("a_socket_reaches_into_the_cell_and_nowhere_else", cells::a_socket_reaches_into_the_cell_and_nowhere_else),
     ("fifty_cells_at_once", cells::fifty_cells_at_once),
     ("no_two_live_cells_share_a_uid", cells::no_two_live_cells_share_a_uid),
