@@ -118,7 +118,7 @@ fn a_frozen_instance_runs_its_pre_stop_hook() -> Result<()> {
     platform.api.create("f", "python3.10", &[("index.py", code)], hooks)?;
     call(&platform, "f")?;
     wait_until_frozen(&platform, 1)?;
-    platform.api.json("PUT", "/functions/f", "UpdateFunction", &json!({"description": "changed"}))?;
+    platform.api.json("PUT", "/functions/f", "UpdateFunction", &json!({"timeout": 61}))?;
     call(&platform, "f")?;
     eventually("the hook has run", || printed(&platform, "f", "stopping in order"))?;
     Ok(())

@@ -79,7 +79,7 @@ fn a_jar_built_by_maven_runs_as_it_is() -> Result<()> {
 }
 
 fn create_again(platform: &Platform, name: &str, archive: &[u8]) -> Result<()> {
-    let body = json!({"code": {"zipFile": STANDARD.encode(archive)}, "description": "again"});
+    let body = json!({"code": {"zipFile": STANDARD.encode(archive)}, "environmentVariables": {"AGAIN": "yes"}});
     let reply = platform.api.json("PUT", &format!("/functions/{name}"), "UpdateFunction", &body)?;
     ensure!(reply.status == 200, "{}", reply.text());
     Ok(())
