@@ -34,6 +34,7 @@ test: setup
 
 bench: build
 	@scripts/bench-setup
+	@mkdir -p benches
 	@build/dunlin-bench all --markdown benches/RESULTS.md --json benches/results.json
 
 soak: setup
