@@ -59,6 +59,8 @@ fn node(interpreter: &str, memory_mb: u32) -> Program {
         [
             ("HOME".to_owned(), "/tmp".to_owned()),
             ("LANG".to_owned(), "C.UTF-8".to_owned()),
+            // Where native libraries of the user's look for each other; the linker reads it once, when a process starts.
+            ("LD_LIBRARY_PATH".to_owned(), context::LIBRARY_PATH.to_owned()),
             ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
         ],
     )
@@ -114,7 +116,13 @@ fn java(interpreter: &str, memory_mb: u32) -> Program {
 ///
 /// It has no heap of its own to size: what it keeps beyond an instance's memory is ended by the cgroup, which says why.
 fn php(interpreter: &str) -> Program {
-    let own = [("HOME", "/tmp"), ("LANG", "C.UTF-8"), ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")];
+    let own = [
+        ("HOME", "/tmp"),
+        ("LANG", "C.UTF-8"),
+        // Where native libraries of the user's look for each other; the linker reads it once, when a process starts.
+        ("LD_LIBRARY_PATH", context::LIBRARY_PATH),
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    ];
     let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
     program("/", &[interpreter, "-c", "/rt/php/php.ini", "/rt/php/bootstrap.php"], own)
 }
@@ -202,11 +210,11 @@ mod tests {
     }
 
     #[test]
-    fn node_gets_a_heap_below_its_memory_class_and_no_other_environment() {
+    fn node_gets_a_heap_below_its_memory_class_and_little_environment() {
         let text = |memory| String::from_utf8(node("/usr/bin/node", memory).head).unwrap().replace('\0', " ");
         assert_eq!(text(128), "/ /usr/bin/node --max-old-space-size=80 /rt/node/bootstrap.js ");
         assert_eq!(text(1024), "/ /usr/bin/node --max-old-space-size=768 /rt/node/bootstrap.js ");
-        assert_eq!(node("node", 128).body.split(|byte| *byte == 0).count(), 4);
+        assert_eq!(node("node", 128).body.split(|byte| *byte == 0).count(), 5);
     }
 
     #[test]

@@ -43,5 +43,7 @@ pub(crate) fn become_python(python: &str, socket: OwnedFd, host_proc: OwnedFd, i
         .arg(imports.as_str())
         .env_clear()
         .envs([("PATH", "/usr/bin:/bin"), ("LANG", "C.UTF-8"), ("HOME", "/tmp")])
+        // Where native libraries of the user's look for each other; the linker reads it once, when a process starts.
+        .env("LD_LIBRARY_PATH", "/code:/code/lib:/opt/lib")
         .exec()
 }

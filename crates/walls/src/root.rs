@@ -75,10 +75,11 @@ pub enum RootError {
 /// Who owns everything that is not the guest's, as the guest sees it.
 const NOBODY: u32 = 65_534;
 
-/// Directories that exist in every root, parents first.
-const DIRECTORIES: [&str; 17] = [
-    "usr", "etc", "etc/ssl", "dev", "proc", "code", "opt", "rt", "home", "root", "run", "var", "var/lib", "w", "w/tmp", "w/shm",
-    "w/out",
+/// Directories that exist in every root, parents first. `code/lib` and `opt/lib` are where the linker looks for libraries of
+/// the user's: a process that starts before code and layers are mounted would take them for absent ever after.
+const DIRECTORIES: [&str; 19] = [
+    "usr", "etc", "etc/ssl", "dev", "proc", "code", "code/lib", "opt", "opt/lib", "rt", "home", "root", "run", "var", "var/lib",
+    "w", "w/tmp", "w/shm", "w/out",
 ];
 
 /// Links into `/usr` that a merged host has. `lib64` exists on some only.
