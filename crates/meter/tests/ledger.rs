@@ -8,7 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dunlin_meter::{Config, Ledger};
 use dunlin_model::{
-    AccountScope, Alias, AliasKey, Function, FunctionKey, Record, Revision, Setting, SettingKey, Trigger, TriggerKey, VersionId,
+    AccountScope, Alias, AliasKey, Function, FunctionKey, LayerKey, LayerVersion, Record, Revision, Setting, SettingKey, Trigger,
+    TriggerKey, VersionId,
 };
 use dunlin_store::{
     AccessKey, CreateError, DeleteError, Memory, Page, PutError, RecordQuery, ReplaceError, Store, StoreError, Stored, View,
@@ -105,6 +106,15 @@ impl Store for Flaky {
     }
     async fn delete_setting(&self, key: &SettingKey, expected: Revision) -> Result<(), DeleteError> {
         self.inner.delete_setting(key, expected).await
+    }
+    async fn create_layer_version(&self, key: &LayerKey, version: &LayerVersion, limit: usize) -> Result<u64, CreateError> {
+        self.inner.create_layer_version(key, version, limit).await
+    }
+    async fn delete_layer_version(&self, key: &LayerKey, version: u64) -> Result<(), DeleteError> {
+        self.inner.delete_layer_version(key, version).await
+    }
+    async fn put_layer_acl(&self, key: &LayerKey, public: bool) -> Result<(), DeleteError> {
+        self.inner.put_layer_acl(key, public).await
     }
     async fn replace_functions(&self, functions: &[(FunctionKey, Function, Revision)]) -> Result<Revision, ReplaceError> {
         self.inner.replace_functions(functions).await

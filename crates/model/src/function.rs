@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ids::{Crc64, Digest, FunctionName};
+use crate::layer::LayerUse;
 use crate::limits::{InvalidField, Limits};
 use crate::runtime_name::{Protocol, Runtime};
 
@@ -60,6 +61,9 @@ pub struct FunctionConfig {
     /// Labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<Vec<Tag>>,
+    /// The packages at `/opt`; of two that hold the same path, the first counts. Resolved by the control plane.
+    #[serde(default, rename = "layerUses", skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<LayerUse>>,
     /// The role whose credentials instances get.
     #[serde(default)]
     pub role: String,
@@ -264,7 +268,6 @@ const KEPT: &[&str] = &[
     "gpuConfig",
     "instanceIsolationMode",
     "juiceFsConfig",
-    "layers",
     "logConfig",
     "microSandboxConfig",
     "nasConfig",
@@ -301,6 +304,7 @@ impl FunctionPatch {
             custom_runtime_config: None,
             instance_lifecycle_config: None,
             tags: None,
+            layers: None,
             role: String::new(),
             kept: BTreeMap::from([
                 ("instanceIsolationMode".into(), Value::from("SHARE")),

@@ -86,6 +86,11 @@ text_id!(
     |t| is_name(t, 128) && t != "LATEST"
 );
 text_id!(
+    /// A layer's name, unique within its account. Source: contract section 13.
+    LayerName, "layerName",
+    "it must match ^[A-Za-z_][A-Za-z0-9_-]{0,127}$ (1 to 128 characters)", |t| is_name(t, 128)
+);
+text_id!(
     /// The public half of an access key.
     AccessKeyId, "accessKeyId", "4 to 128 letters, digits, '.', '_' or '-'",
     |t| (4..=128).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))

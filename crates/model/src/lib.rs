@@ -13,6 +13,7 @@ pub mod function;
 pub mod ids;
 pub mod interpreter;
 pub mod invocation;
+pub mod layer;
 pub mod limits;
 pub mod record;
 pub mod runtime_name;
@@ -29,10 +30,11 @@ pub use function::{
 };
 pub use ids::{
     AccessKeyId, AccountId, AliasKey, AliasName, CellId, Crc64, Digest, FunctionKey, FunctionName, InstanceId, InvalidId,
-    Qualifier, RequestId, Revision, TriggerKey, TriggerName, VersionKey,
+    LayerName, Qualifier, RequestId, Revision, TriggerKey, TriggerName, VersionKey,
 };
 pub use interpreter::{Choice, Interpreter, InterpreterId, InterpreterVersion, Interpreters, Standing, Wanted};
 pub use invocation::{AttemptToken, ErrorType, FunctionError, Invocation, LogType, Origin};
+pub use layer::{Layer, LayerArn, LayerKey, LayerUse, LayerVersion};
 pub use limits::{InvalidField, Limits};
 pub use record::{Outcome, Phases, Record};
 pub use runtime_name::{Language, Protocol, Runtime};

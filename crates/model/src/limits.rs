@@ -62,6 +62,12 @@ pub struct Limits {
     pub versions_per_function_max: usize,
     /// Most aliases of one function.
     pub aliases_per_function_max: usize,
+    /// Most layers of one function.
+    pub layers_per_function_max: usize,
+    /// Most bytes of zip of all layers of one function.
+    pub layers_bytes_max: u64,
+    /// Most versions of one layer that exist at a time.
+    pub layer_versions_max: usize,
     /// Most instances of one account at a time.
     pub instances_per_account_max: usize,
     /// Longest stored log line, in bytes.
@@ -92,6 +98,9 @@ impl Default for Limits {
             triggers_per_function_max: 50,
             versions_per_function_max: 10_000,
             aliases_per_function_max: 1000,
+            layers_per_function_max: 5,
+            layers_bytes_max: 2 << 30,
+            layer_versions_max: 100,
             instances_per_account_max: 300,
             log_line_bytes_max: 32 << 10,
             header_bytes_max: 8 << 10,

@@ -1,6 +1,7 @@
 //! Authorisation by construction: the scope of a verified caller is the only maker of keys.
 
-use crate::ids::{AccountId, AliasKey, AliasName, FunctionKey, FunctionName, TriggerKey, TriggerName};
+use crate::ids::{AccountId, AliasKey, AliasName, FunctionKey, FunctionName, LayerName, TriggerKey, TriggerName};
+use crate::layer::LayerKey;
 
 /// The account on whose behalf something is done. Handlers receive one and can reach no key outside it, because no
 /// function of the platform takes a bare name.
@@ -40,6 +41,12 @@ impl AccountScope {
     #[must_use]
     pub fn trigger(&self, function: FunctionName, name: TriggerName) -> TriggerKey {
         TriggerKey { function: self.function(function), name }
+    }
+
+    /// The key of this account's layer called `name`.
+    #[must_use]
+    pub fn layer(&self, name: LayerName) -> LayerKey {
+        LayerKey { account: self.account.clone(), name }
     }
 
     /// The key of an alias of this account's function.

@@ -7,8 +7,8 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use dunlin_model::{
-    Alias, AliasKey, Function, FunctionKey, Revision, Setting, SettingContent, SettingKey, SettingKind, Trigger, TriggerKey,
-    Version, VersionId,
+    Alias, AliasKey, Function, FunctionKey, Layer, LayerKey, LayerVersion, Revision, Setting, SettingContent, SettingKey,
+    SettingKind, Trigger, TriggerKey, Version, VersionId,
 };
 use jiff::Timestamp;
 
@@ -81,6 +81,19 @@ pub(crate) enum Change {
     DeleteSetting {
         key: SettingKey,
         expected: Revision,
+    },
+    CreateLayerVersion {
+        key: LayerKey,
+        version: LayerVersion,
+        limit: usize,
+    },
+    DeleteLayerVersion {
+        key: LayerKey,
+        version: u64,
+    },
+    PutLayerAcl {
+        key: LayerKey,
+        public: bool,
     },
     /// All of them, or none.
     ReplaceFunctions(Vec<(FunctionKey, Function, Revision)>),
@@ -309,6 +322,23 @@ impl Change {
                     expect(view.functions.get(key), *expected)?;
                     view.functions.insert(key.clone(), stored(function, next));
                 }
+            }
+            Self::CreateLayerVersion { key, version, limit } => {
+                if view.layer_versions(key).count() >= *limit {
+                    return Err(Refused::LimitExceeded { limit: *limit });
+                }
+                let layer = view.layers.get(key).copied().unwrap_or(Layer { last_version: 0, public: false });
+                number = layer.last_version + 1;
+                view.layers.insert(key.clone(), Layer { last_version: number, ..layer });
+                let version = LayerVersion { version: number, ..version.clone() };
+                view.layer_versions.insert((key.clone(), number), stored(&version, next));
+            }
+            Self::DeleteLayerVersion { key, version } => {
+                view.layer_versions.remove(&(key.clone(), *version)).ok_or(Refused::NotFound)?;
+            }
+            Self::PutLayerAcl { key, public } => {
+                let layer = view.layers.get(key).copied().ok_or(Refused::NotFound)?;
+                view.layers.insert(key.clone(), Layer { public: *public, ..layer });
             }
             Self::PutAccessKey(key) => view.access_keys.insert(key.id.clone(), Arc::new(key.clone())),
         }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a broken promise is a panic here")]
 
+mod layers;
 mod settings;
 mod versions;
 
@@ -14,6 +15,11 @@ use dunlin_model::{
 };
 use jiff::Timestamp;
 
+use self::layers::{
+    a_layer_is_its_accounts_own_until_it_is_shared, a_layers_versions_are_numbered_once_and_limited,
+    layers_that_are_made_at_once_get_numbers_of_their_own,
+};
+pub use self::layers::{layer_key, layer_version};
 use self::settings::{
     a_disabled_function_is_known_at_once_and_settings_go_with_what_they_are_of,
     a_setting_is_written_at_the_revision_it_was_read_at, settings_of_an_account_do_not_take_more_than_there_is,
@@ -61,6 +67,9 @@ cases! {
     settings_of_an_account_do_not_take_more_than_there_is,
     a_disabled_function_is_known_at_once_and_settings_go_with_what_they_are_of,
     several_functions_are_replaced_together_or_not_at_all,
+    a_layers_versions_are_numbered_once_and_limited,
+    layers_that_are_made_at_once_get_numbers_of_their_own,
+    a_layer_is_its_accounts_own_until_it_is_shared,
 }
 
 /// Runs every case over a fresh store from `fresh`.

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use dunlin_model::{
-    AccountScope, Alias, AliasKey, Function, FunctionKey, Record, RequestId, Revision, Setting, SettingKey, Trigger, TriggerKey,
-    VersionId,
+    AccountScope, Alias, AliasKey, Function, FunctionKey, LayerKey, LayerVersion, Record, RequestId, Revision, Setting,
+    SettingKey, Trigger, TriggerKey, VersionId,
 };
 use jiff::Timestamp;
 
@@ -157,6 +157,21 @@ impl Store for Memory {
 
     async fn replace_functions(&self, functions: &[(FunctionKey, Function, Revision)]) -> Result<Revision, ReplaceError> {
         Ok(self.change(&Change::ReplaceFunctions(functions.to_vec()))?.revision)
+    }
+
+    async fn create_layer_version(&self, key: &LayerKey, version: &LayerVersion, limit: usize) -> Result<u64, CreateError> {
+        let change = Change::CreateLayerVersion { key: key.clone(), version: version.clone(), limit };
+        Ok(self.change(&change)?.number)
+    }
+
+    async fn delete_layer_version(&self, key: &LayerKey, version: u64) -> Result<(), DeleteError> {
+        self.change(&Change::DeleteLayerVersion { key: key.clone(), version })?;
+        Ok(())
+    }
+
+    async fn put_layer_acl(&self, key: &LayerKey, public: bool) -> Result<(), DeleteError> {
+        self.change(&Change::PutLayerAcl { key: key.clone(), public })?;
+        Ok(())
     }
 
     async fn put_access_key(&self, key: &AccessKey) -> Result<(), StoreError> {

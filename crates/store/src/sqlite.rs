@@ -4,6 +4,7 @@
 //! transaction and acknowledges all of them after the fsync. A few connections read on blocking threads; SQLite is
 //! never called on a thread that drives tasks. The queue is bounded: when the disk stalls, callers wait.
 
+mod layers;
 mod open;
 mod rows;
 mod settings;
@@ -19,7 +20,8 @@ use std::sync::atomic::Ordering;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use dunlin_model::{
-    AccountScope, Alias, AliasKey, Function, FunctionKey, Record, Revision, Setting, SettingKey, Trigger, TriggerKey, VersionId,
+    AccountScope, Alias, AliasKey, Function, FunctionKey, LayerKey, LayerVersion, Record, Revision, Setting, SettingKey, Trigger,
+    TriggerKey, VersionId,
 };
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -240,6 +242,21 @@ impl Store for Sqlite {
 
     async fn replace_functions(&self, functions: &[(FunctionKey, Function, Revision)]) -> Result<Revision, ReplaceError> {
         Ok(self.change(Change::ReplaceFunctions(functions.to_vec())).await?.revision)
+    }
+
+    async fn create_layer_version(&self, key: &LayerKey, version: &LayerVersion, limit: usize) -> Result<u64, CreateError> {
+        let change = Change::CreateLayerVersion { key: key.clone(), version: version.clone(), limit };
+        Ok(self.change(change).await?.number)
+    }
+
+    async fn delete_layer_version(&self, key: &LayerKey, version: u64) -> Result<(), DeleteError> {
+        self.change(Change::DeleteLayerVersion { key: key.clone(), version }).await?;
+        Ok(())
+    }
+
+    async fn put_layer_acl(&self, key: &LayerKey, public: bool) -> Result<(), DeleteError> {
+        self.change(Change::PutLayerAcl { key: key.clone(), public }).await?;
+        Ok(())
     }
 
     async fn put_access_key(&self, key: &AccessKey) -> Result<(), StoreError> {

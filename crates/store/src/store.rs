@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dunlin_model::{
-    AccessKeyId, AccountId, AccountScope, Alias, AliasKey, Function, FunctionKey, FunctionName, Record, RequestId, Revision,
-    Setting, SettingKey, Trigger, TriggerKey, VersionId,
+    AccessKeyId, AccountId, AccountScope, Alias, AliasKey, Function, FunctionKey, FunctionName, LayerKey, LayerVersion, Record,
+    RequestId, Revision, Setting, SettingKey, Trigger, TriggerKey, VersionId,
 };
 use jiff::Timestamp;
 
@@ -145,6 +145,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// Replaces all of the functions, each only if it is still at its expected revision, or none of them.
     async fn replace_functions(&self, functions: &[(FunctionKey, Function, Revision)]) -> Result<Revision, ReplaceError>;
+
+    /// Adds a version to a layer, and the layer if need be, if it has fewer than `limit`. The version's number is one more
+    /// than the last that the layer ever had.
+    async fn create_layer_version(&self, key: &LayerKey, version: &LayerVersion, limit: usize) -> Result<u64, CreateError>;
+    /// Removes a version of a layer.
+    async fn delete_layer_version(&self, key: &LayerKey, version: u64) -> Result<(), DeleteError>;
+    /// Says whether other accounts may use a layer.
+    async fn put_layer_acl(&self, key: &LayerKey, public: bool) -> Result<(), DeleteError>;
 
     /// Adds or replaces an access key.
     async fn put_access_key(&self, key: &AccessKey) -> Result<(), StoreError>;

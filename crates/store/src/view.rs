@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use dunlin_model::{
-    AccessKeyId, AccountId, AccountScope, Alias, AliasKey, AliasName, Function, FunctionKey, Qualifier, Setting, SettingKey,
-    SettingKind, Target, Trigger, TriggerKey, Version, VersionId,
+    AccessKeyId, AccountId, AccountScope, Alias, AliasKey, AliasName, Function, FunctionKey, Layer, LayerArn, LayerKey, LayerUse,
+    LayerVersion, Qualifier, Setting, SettingKey, SettingKind, Target, Trigger, TriggerKey, Version, VersionId,
 };
 
 use crate::sorted::Sorted;
@@ -20,6 +20,8 @@ pub struct View {
     /// The last number each function gave to a version; absent for those that never published one.
     pub(crate) last_versions: Sorted<FunctionKey, u64>,
     pub(crate) aliases: Sorted<AliasKey, Arc<Stored<Alias>>>,
+    pub(crate) layers: Sorted<LayerKey, Layer>,
+    pub(crate) layer_versions: Sorted<(LayerKey, u64), Arc<Stored<LayerVersion>>>,
     pub(crate) settings: Sorted<SettingKey, Arc<Stored<Setting>>>,
     /// Functions that may not be called: nearly always none.
     pub(crate) disabled: Sorted<FunctionKey, ()>,
@@ -117,6 +119,58 @@ impl View {
             .skip_before(|key| key.function < *function)
             .take_while(move |(key, _)| key.function == *function)
             .map(|(_, alias)| alias)
+    }
+
+    /// The layer called `key`.
+    #[must_use]
+    pub fn layer(&self, key: &LayerKey) -> Option<&Layer> {
+        self.layers.get(key)
+    }
+
+    /// The layer that `arn` names a version of, if the account may use it: one of its own, or one that another shares with
+    /// all. Whether that version exists is another question: functions keep what they were given.
+    #[must_use]
+    pub fn usable_layer(&self, scope: &AccountScope, arn: &LayerArn) -> Option<(LayerKey, &Layer)> {
+        let key = LayerKey::from_stored(arn.account.clone(), arn.name.clone());
+        let layer = self.layers.get(&key)?;
+        (layer.public || key.account() == scope.account()).then_some((key, layer))
+    }
+
+    /// A layer that the function was given and its account may not use any more.
+    #[must_use]
+    pub fn withdrawn_layer<'a>(&self, key: &FunctionKey, function: &'a Function) -> Option<&'a LayerUse> {
+        // Asked for every call, and nearly always about no layer.
+        let layers = function.config.layers.as_ref()?;
+        let scope = AccountScope::of_owner(key);
+        let is_usable = |layer: &LayerUse| layer.arn.parse().is_ok_and(|arn| self.usable_layer(&scope, &arn).is_some());
+        layers.iter().find(|layer| !is_usable(layer))
+    }
+
+    /// A version of the layer.
+    #[must_use]
+    pub fn layer_version(&self, layer: &LayerKey, version: u64) -> Option<&Arc<Stored<LayerVersion>>> {
+        self.layer_versions.get(&(layer.clone(), version))
+    }
+
+    /// The layer's versions, oldest first.
+    pub fn layer_versions(&self, layer: &LayerKey) -> impl Iterator<Item = &Arc<Stored<LayerVersion>>> {
+        self.layer_versions
+            .skip_before(|(key, _)| key < layer)
+            .take_while(move |((key, _), _)| key == layer)
+            .map(|(_, version)| version)
+    }
+
+    /// The newest version of each of the account's layers that has any, by name.
+    pub fn newest_layers(&self, account: &AccountId) -> impl Iterator<Item = (&LayerKey, &Arc<Stored<LayerVersion>>)> {
+        self.layers
+            .skip_before(|key| key.account() < account)
+            .take_while(move |(key, _)| key.account() == account)
+            .filter_map(|(key, _)| Some((key, self.layer_versions(key).last()?)))
+    }
+
+    /// Every version of every layer.
+    pub fn all_layer_versions(&self) -> impl Iterator<Item = &Arc<Stored<LayerVersion>>> {
+        self.layer_versions.skip_before(|_| false).map(|(_, version)| version)
     }
 
     /// Whether calls of the function are refused.

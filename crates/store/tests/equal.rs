@@ -20,6 +20,9 @@ enum Step {
     DropAlias { account: u32, name: u8, alias: u8 },
     Reserve { account: u32, name: u8, instances: u64 },
     Unreserve { account: u32, name: u8 },
+    AddLayer { account: u32, name: u8 },
+    DropLayer { account: u32, name: u8, version: u64 },
+    ShareLayer { account: u32, name: u8, public: bool },
     Nonce { hash: u64, expires: i64 },
     ForgetNonces { second: i64 },
     Reopen,
@@ -41,6 +44,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (target.clone(), 0..3u8, 1..4u64).prop_map(|((account, name), alias, version)| Step::AddAlias { account, name, alias, version }),
         2 => (target.clone(), 0..3u8, 1..4u64).prop_map(|((account, name), alias, version)| Step::MoveAlias { account, name, alias, version }),
         1 => (target.clone(), 0..3u8).prop_map(|((account, name), alias)| Step::DropAlias { account, name, alias }),
+        3 => target.clone().prop_map(|(account, name)| Step::AddLayer { account, name }),
+        2 => (target.clone(), 1..5u64).prop_map(|((account, name), version)| Step::DropLayer { account, name, version }),
+        1 => (target.clone(), any::<bool>()).prop_map(|((account, name), public)| Step::ShareLayer { account, name, public }),
         2 => (target, trigger).prop_map(|((account, name), trigger)| Step::DropTrigger { account, name, trigger }),
         1 => (0..5u64, 0..50i64).prop_map(|(hash, expires)| Step::Nonce { hash, expires }),
         1 => (0..50i64).prop_map(|second| Step::ForgetNonces { second }),
@@ -55,6 +61,7 @@ async fn apply(store: &dyn Store, step: &Step, number: usize) -> String {
     let key = |account: u32, name: u8| contract::key(&contract::scope(account), &format!("f{name}"));
     let trigger_key =
         |account, name, trigger: u8| TriggerKey { function: key(account, name), name: format!("t{trigger}").parse().unwrap() };
+    let layer_key = |account: u32, name: u8| contract::layer_key(&contract::scope(account), &format!("l{name}"));
     let view = store.view();
     let at =
         |revision: Option<Revision>, stale: bool| if stale { Revision(u64::MAX >> 1) } else { revision.unwrap_or(Revision(1)) };
@@ -117,6 +124,16 @@ async fn apply(store: &dyn Store, step: &Step, number: usize) -> String {
             let expected = at(view.setting(&key).map(|stored| stored.revision), false);
             format!("{:?}", store.delete_setting(&key, expected).await)
         }
+        Step::AddLayer { account, name } => {
+            let key = layer_key(account, name);
+            format!("{:?}", store.create_layer_version(&key, &contract::layer_version(&key, &text), 3).await)
+        }
+        Step::DropLayer { account, name, version } => {
+            format!("{:?}", store.delete_layer_version(&layer_key(account, name), version).await)
+        }
+        Step::ShareLayer { account, name, public } => {
+            format!("{:?}", store.put_layer_acl(&layer_key(account, name), public).await)
+        }
         Step::Nonce { hash, expires } => format!("{:?}", store.put_nonces(&[(hash, expires)]).await),
         Step::ForgetNonces { second } => format!("{:?}", store.forget_nonces(second).await),
         Step::Reopen => String::new(),
@@ -132,6 +149,8 @@ async fn picture(store: &dyn Store) -> String {
         text += &format!("{:?}\n", store.records(&scope, &RecordQuery::default()).await);
         for name in 0..4 {
             let key = contract::key(&scope, &format!("f{name}"));
+            let layer = contract::layer_key(&scope, &format!("l{name}"));
+            text += &format!("{:?} {:?}\n", view.layer(&layer), view.layer_versions(&layer).collect::<Vec<_>>());
             text += &format!("{:?}\n", view.versions(&key).collect::<Vec<_>>());
             text += &format!("{:?}\n", view.aliases(&key).collect::<Vec<_>>());
             text += &format!("{:?}\n", store.list_triggers(&contract::key(&scope, &format!("f{name}")), "", None, 100).await);
