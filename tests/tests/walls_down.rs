@@ -299,7 +299,8 @@ fn run(data: &Path, attempt: &str, without: Without) -> Result<String> {
     let printed = runtime.block_on(async {
         let client = Client::new(socket)?;
         let cell = client.make(CellKind::Launcher, Net::Loopback).await?;
-        let bind = Bind { code: None, memory_bytes: 192 << 20, cpu_millis: 1000, pids: 64, tmp_bytes: 32 << 20 };
+        let bind =
+            Bind { code: None, layers: Vec::new(), memory_bytes: 192 << 20, cpu_millis: 1000, pids: 64, tmp_bytes: 32 << 20 };
         client.bind(cell.id, &bind).await?;
         let (id, channel, log) = (cell.id, cell.channel, cell.log);
         let printed = tokio::task::spawn_blocking(move || talk(channel, log, &script)).await??;

@@ -81,6 +81,7 @@ async fn run_start(
     let disk_bytes = u64::try_from(config.disk_size.unwrap_or(512)).unwrap_or(512) << 20;
     let bind = Bind {
         code: Some(function.code.digest),
+        layers: config.layers.iter().flatten().map(|layer| layer.digest).collect(),
         memory_bytes,
         cpu_millis: cpu_millis(config),
         pids: pool.config.pids_max,

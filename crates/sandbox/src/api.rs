@@ -72,11 +72,17 @@ pub enum Net {
     Internet,
 }
 
+/// Most packages at `/opt` of one cell.
+pub const LAYERS_MAX: usize = 8;
+
 /// What a cell is bound to. The supervisor clamps every number to what it was configured to grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bind {
     /// The unpacked package to mount at `/code`.
     pub code: Option<Digest>,
+    /// The unpacked packages to mount, merged, at `/opt`: of two that hold the same path, the first counts. At most
+    /// [`LAYERS_MAX`].
+    pub layers: Vec<Digest>,
     /// Memory of all processes and of every tmpfs together.
     pub memory_bytes: u64,
     /// Thousandths of one CPU that [`Sandboxes::set_cpu`] is going to apply; `bind` itself leaves CPU unlimited.
@@ -85,6 +91,16 @@ pub struct Bind {
     pub pids: u32,
     /// Size of `/tmp`, within `memory_bytes`.
     pub tmp_bytes: u64,
+}
+
+impl Bind {
+    /// The package of this place: 0 is the code, the layers follow.
+    pub(crate) fn package(&self, place: u8) -> Option<Digest> {
+        match place.checked_sub(1) {
+            None => self.code,
+            Some(layer) => self.layers.get(usize::from(layer)).copied(),
+        }
+    }
 }
 
 /// A cell that was just made.
@@ -207,11 +223,13 @@ pub enum Step {
     Publish = 11,
     /// Starting an interpreter's zygote.
     Interpreter = 12,
+    /// Merging the layers' trees.
+    Layers = 13,
 }
 
 impl Step {
     /// All steps, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Cgroup,
         Self::Net,
         Self::Uid,
@@ -224,6 +242,7 @@ impl Step {
         Self::Kill,
         Self::Publish,
         Self::Interpreter,
+        Self::Layers,
     ];
 }
 
@@ -242,6 +261,7 @@ impl fmt::Display for Step {
             Self::Kill => "kill the cell",
             Self::Publish => "publish the unpacked tree",
             Self::Interpreter => "start the interpreter",
+            Self::Layers => "merge the layers",
         })
     }
 }

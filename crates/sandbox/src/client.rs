@@ -229,7 +229,9 @@ impl Sandboxes for Client {
     async fn bind(&self, cell: CellId, bind: &Bind) -> Result<(), BindError> {
         match self.change(cell, Ask::Bind { cell, bind: bind.clone() }).await? {
             Answer::Done => Ok(()),
-            Answer::Refused(Refusal::NoSuchTree) => Err(bind.code.map_or(BindError::NoSuchCell(cell), BindError::NoSuchTree)),
+            Answer::Refused(Refusal::NoSuchTree { place }) => {
+                Err(bind.package(place).map_or(BindError::NoSuchCell(cell), BindError::NoSuchTree))
+            }
             _ => Err(BindError::Failed { step: crate::Step::Mount, source: mismatch() }),
         }
     }

@@ -66,6 +66,7 @@ pub fn report_on(data_dir: &Path) -> Vec<Check> {
     let mut checks = walls();
     checks.push(control_groups());
     checks.extend(network());
+    checks.push(layers());
     checks.extend(interpreters());
     checks.push(descriptors());
     checks.push(memory());
@@ -120,6 +121,19 @@ fn control_groups() -> Check {
             NAME,
             error.to_string(),
             "mount cgroup v2 with its controllers (in a container: give it a cgroup namespace it may write to)",
+        ),
+    }
+}
+
+/// Asks for an overlay that nothing is in.
+fn layers() -> Check {
+    const NAME: &str = "layers";
+    match rustix::mount::fsopen(c"overlay", rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC) {
+        Ok(_) => Check::ok(NAME, "overlayfs merges them"),
+        Err(error) => Check::degraded(
+            NAME,
+            format!("no overlayfs: {}", std::io::Error::from(error)),
+            "modprobe overlay; functions with more than one layer do not start until then",
         ),
     }
 }

@@ -47,8 +47,8 @@ pub mod harness;
 pub mod testing;
 
 pub use api::{
-    Bind, BindError, Cell, CellKind, EndError, Ended, Exit, MakeError, Net, Prepare, Sandboxes, Step, UnpackError, UnpackLimits,
-    UnpackReport,
+    Bind, BindError, Cell, CellKind, EndError, Ended, Exit, LAYERS_MAX, MakeError, Net, Prepare, Sandboxes, Step, UnpackError,
+    UnpackLimits, UnpackReport,
 };
 pub use client::Client;
 pub use credentials::{Credentials, CredentialsError};

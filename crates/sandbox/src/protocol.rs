@@ -9,13 +9,13 @@ use std::io;
 
 use dunlin_model::{CellId, Digest, InterpreterId};
 
-use crate::{Bind, CellKind, Ended, Exit, Net, Prepare, Step, UnpackLimits};
+use crate::{Bind, CellKind, Ended, Exit, LAYERS_MAX, Net, Prepare, Step, UnpackLimits};
 
 /// The most bytes of an unpacker's report that are passed on.
 pub(crate) const REPORT_MAX: usize = 64 * 1024;
 
-/// The longest request.
-pub(crate) const REQUEST_MAX: usize = 128;
+/// The longest request: one to bind, with as many layers as there may be.
+pub(crate) const REQUEST_MAX: usize = 128 + 32 * LAYERS_MAX;
 
 /// The longest message from the supervisor.
 pub(crate) const MESSAGE_MAX: usize = REPORT_MAX + 64;
@@ -87,10 +87,16 @@ pub(crate) enum Message {
 pub(crate) enum Refusal {
     NoSuchCell,
     AlreadyBound,
-    NoSuchTree,
+    /// See [`Bind::package`].
+    NoSuchTree {
+        place: u8,
+    },
     Full,
     TimedOut,
-    Failed { step: Step, errno: i32 },
+    Failed {
+        step: Step,
+        errno: i32,
+    },
 }
 
 impl Refusal {
@@ -135,6 +141,10 @@ impl Request {
             Ask::Bind { cell, bind } => {
                 out.u64(cell.0).u64(bind.memory_bytes).u64(bind.tmp_bytes).u32(bind.cpu_millis).u32(bind.pids);
                 out.flag(bind.code.is_some()).digest(bind.code.unwrap_or(Digest([0; 32])));
+                out.u8(u8::try_from(bind.layers.len()).expect("a bind has few layers"));
+                for layer in &bind.layers {
+                    out.digest(*layer);
+                }
             }
             Ask::SetCpu { cell, cpu_millis } => {
                 out.u64(cell.0).u32(*cpu_millis);
@@ -179,7 +189,12 @@ impl Request {
                 let (memory_bytes, tmp_bytes) = (from.u64()?, from.u64()?);
                 let (cpu_millis, pids) = (from.u32()?, from.u32()?);
                 let (has_code, digest) = (from.flag()?, from.digest()?);
-                let bind = Bind { code: has_code.then_some(digest), memory_bytes, cpu_millis, pids, tmp_bytes };
+                let count = usize::from(from.u8()?);
+                if count > LAYERS_MAX {
+                    return Err(Garbage);
+                }
+                let layers = (0..count).map(|_| from.digest()).collect::<Result<_, _>>()?;
+                let bind = Bind { code: has_code.then_some(digest), layers, memory_bytes, cpu_millis, pids, tmp_bytes };
                 Ask::Bind { cell, bind }
             }
             3 => Ask::SetCpu { cell: CellId(from.u64()?), cpu_millis: from.u32()? },
@@ -298,7 +313,7 @@ impl Writer {
         match why {
             Refusal::NoSuchCell => self.u8(1),
             Refusal::AlreadyBound => self.u8(2),
-            Refusal::NoSuchTree => self.u8(3),
+            Refusal::NoSuchTree { place } => self.u8(3).u8(place),
             Refusal::Full => self.u8(4),
             Refusal::TimedOut => self.u8(5),
             Refusal::Failed { step, errno } => self.u8(6).u8(step as u8).i32(errno),
@@ -358,7 +373,7 @@ impl Reader<'_> {
         Ok(match self.u8()? {
             1 => Refusal::NoSuchCell,
             2 => Refusal::AlreadyBound,
-            3 => Refusal::NoSuchTree,
+            3 => Refusal::NoSuchTree { place: self.u8()? },
             4 => Refusal::Full,
             5 => Refusal::TimedOut,
             6 => {
@@ -382,14 +397,21 @@ mod tests {
     fn requests() -> Vec<Request> {
         let cell = CellId(7);
         let package = Digest([9; 32]);
-        let bind = Bind { code: Some(package), memory_bytes: 1 << 40, cpu_millis: 500, pids: 64, tmp_bytes: 3 };
+        let bind = Bind {
+            code: Some(package),
+            layers: vec![package; LAYERS_MAX],
+            memory_bytes: 1 << 40,
+            cpu_millis: 500,
+            pids: 64,
+            tmp_bytes: 3,
+        };
         let asks = [
             Ask::Make { kind: CellKind::Launcher, net: Net::Internet },
             Ask::Make { kind: CellKind::Python(InterpreterId(0)), net: Net::Loopback },
             Ask::Make { kind: CellKind::Python(InterpreterId(u16::MAX)), net: Net::Loopback },
             Ask::Make { kind: CellKind::LeanPython(InterpreterId(1)), net: Net::Internet },
             Ask::Make { kind: CellKind::Wasm, net: Net::Loopback },
-            Ask::Bind { cell, bind: Bind { code: None, ..bind } },
+            Ask::Bind { cell, bind: Bind { code: None, layers: Vec::new(), ..bind } },
             Ask::Bind { cell, bind },
             Ask::SetCpu { cell, cpu_millis: 1 },
             Ask::Socket { cell },
@@ -412,7 +434,8 @@ mod tests {
             Message::Ended { cell: CellId(1), ended },
         ];
         let steps = Step::ALL.map(|step| Refusal::Failed { step, errno: -5 });
-        let others = [Refusal::NoSuchCell, Refusal::AlreadyBound, Refusal::NoSuchTree, Refusal::Full, Refusal::TimedOut];
+        let others =
+            [Refusal::NoSuchCell, Refusal::AlreadyBound, Refusal::NoSuchTree { place: 3 }, Refusal::Full, Refusal::TimedOut];
         all.extend(others.into_iter().chain(steps).map(|why| Message::Refused { id: 3, why }));
         all
     }

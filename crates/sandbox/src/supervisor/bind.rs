@@ -1,8 +1,8 @@
 //! Everything that changes a cell that is there: code, limits, CPU, freezing, sockets.
 //!
 //! A binding thread has a file system root of its own (`unshare(CLONE_FS)`), so that it can step into a cell's mount
-//! namespace and back while the others run. It resolves two paths in there, `/code` and `/w/tmp`, in a root that
-//! nobody inside can write.
+//! namespace and back while the others run. It resolves a few paths in there, such as `/code` and `/w/tmp`, in a root
+//! that nobody inside can write.
 //!
 //! Binding is what a first call waits for, so the thread that reads a request to bind carries it out itself. What would
 //! have to wait, or is in no such hurry, goes to the threads `bind`.
@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_model::CellId;
+use dunlin_model::{CellId, Digest};
 use dunlin_walls::Wall;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::CWD;
@@ -21,6 +21,7 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 
 use super::Shared;
 use super::cells::{Body, LiveCell};
+use super::layers::Layers;
 use super::session::Session;
 use crate::net::LinkOpener;
 use crate::protocol::{Message, Refusal};
@@ -130,11 +131,12 @@ fn bind_cell(shared: &Shared, binder: &mut Binder, cell: &LiveCell, bind: &Bind)
         Some(package) => {
             // Held from here on, so that the tree's files stay until the cell has ended.
             let tree = shared.trees.hold(package).map_err(|error| Refusal::failed(Step::Tree, &error))?;
-            let tree = tree.ok_or(Refusal::NoSuchTree)?;
+            let tree = tree.ok_or(Refusal::NoSuchTree { place: 0 })?;
             body.code = Some(package);
             Some(detach(&tree, false).map_err(|error| Refusal::failed(Step::Tree, &error))?)
         }
     };
+    let layers = layers(shared, body, &bind.layers)?;
     limit(body, &bind).map_err(|error| Refusal::failed(Step::Cgroup, &error))?;
     binder
         .doorway
@@ -142,10 +144,24 @@ fn bind_cell(shared: &Shared, binder: &mut Binder, cell: &LiveCell, bind: &Bind)
             if let Some(code) = &code {
                 attach(code, c"/code")?;
             }
+            if let Some(layers) = &layers {
+                layers.attach()?;
+            }
             if shared.without.keeps(Wall::TmpSize) { resize_tmp(bind.tmp_bytes) } else { Ok(()) }
         })
         .map_err(|error| Refusal::failed(Step::Mount, &error))?;
     binder.links.open(&body.net).map_err(|error| super::net_failed(&error))
+}
+
+/// Mounts of the layers. Like the code's tree, theirs are held until the cell has ended.
+fn layers<'a>(shared: &'a Shared, body: &mut Body, layers: &[Digest]) -> Result<Option<Layers<'a>>, Refusal> {
+    let mut trees = Vec::new();
+    for (place, layer) in (1..).zip(layers) {
+        let tree = shared.trees.hold(*layer).map_err(|error| Refusal::failed(Step::Tree, &error))?;
+        trees.push(tree.ok_or(Refusal::NoSuchTree { place })?);
+        body.layers.push(*layer);
+    }
+    shared.opt.show(&trees).map_err(|error| Refusal::failed(Step::Layers, &error))
 }
 
 fn limit(body: &Body, bind: &Bind) -> io::Result<()> {

@@ -73,6 +73,8 @@ pub(super) struct Body {
     pub(super) bound: bool,
     /// The tree that is mounted at `/code`.
     pub(super) code: Option<Digest>,
+    /// The trees that are mounted at `/opt`.
+    pub(super) layers: Vec<Digest>,
     pub(super) frozen: bool,
     /// It was killed. What of it has not died yet must not be frozen any more: it would never die.
     pub(super) dying: bool,
@@ -314,8 +316,8 @@ impl Cells {
         };
         let removed = body.cgroup.remove();
         drop(body.net);
-        if let Some(code) = body.code {
-            for name in shared.trees.release(code) {
+        for package in body.code.into_iter().chain(body.layers) {
+            for name in shared.trees.release(package) {
                 // The next start removes it when the queue is full.
                 drop(shared.trees_queue.push(TreeJob::Remove { name }));
             }

@@ -220,6 +220,7 @@ impl Maker {
             walls: Some(parts.walls.into()),
             bound: false,
             code: None,
+            layers: Vec::new(),
             frozen: false,
             dying: false,
             oom: parts.oom,

@@ -19,6 +19,7 @@
 mod bind;
 mod cells;
 mod children;
+mod layers;
 mod main_loop;
 mod make;
 mod queue;
@@ -135,6 +136,7 @@ impl Grants {
         let memory_bytes = bind.memory_bytes.clamp(Self::MEMORY_BYTES_MIN, self.memory_bytes);
         Bind {
             code: bind.code,
+            layers: bind.layers.clone(),
             memory_bytes,
             cpu_millis: bind.cpu_millis.clamp(self.cpu_millis_min, self.cpu_millis),
             pids: bind.pids.clamp(Self::PIDS_MIN, self.pids),
@@ -167,6 +169,7 @@ struct Shared {
     net: NetPool,
     uids: Mutex<Uids>,
     trees: trees::Trees,
+    opt: layers::Opt,
     grants: Grants,
     without: Without,
     full_proc: bool,

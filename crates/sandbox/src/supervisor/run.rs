@@ -16,6 +16,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 
 use super::cells::Cells;
 use super::children::{Nursery, Process};
+use super::layers::Opt;
 use super::main_loop::Main;
 use super::make::Maker;
 use super::queue::Queue;
@@ -127,6 +128,8 @@ impl Supervisor {
         }
         let net = NetPool::start(NetConfig { egress: config.egress, ..NetConfig::new(&installation) })?;
         let trees = Trees::open(&installation.trees_dir()).map_err(io_failed("open the directory of packages"))?;
+        let opt = Opt::open(&config.interpreters, &installation.dir().join("opt"))
+            .map_err(io_failed("prepare what functions see of layers"))?;
         let assets = assets::install(installation.dir()).map_err(io_failed("write the runtimes' files"))?;
         let mount_point = installation.dir().join("root");
         make_private(&mount_point).map_err(io_failed("make the mount point of guests' roots"))?;
@@ -169,6 +172,7 @@ impl Supervisor {
             net,
             uids: Mutex::new(installation.block().cells()),
             trees,
+            opt,
             grants: config.grants,
             without: config.without,
             full_proc: config.full_proc,

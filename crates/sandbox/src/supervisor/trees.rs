@@ -274,6 +274,17 @@ fn is_dots(name: &std::ffi::CStr) -> bool {
     name == c"." || name == c".."
 }
 
+/// The directory at `path` in a tree, if that is one and no link leads there.
+pub(super) fn directory_in(tree: &OwnedFd, path: &Path) -> io::Result<Option<OwnedFd>> {
+    match open_beneath(tree, path, OFlags::RDONLY | OFlags::DIRECTORY) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
 fn open_beneath(at: impl AsFd, name: impl rustix::path::Arg, flags: OFlags) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
     let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;

@@ -20,7 +20,7 @@ pub(crate) fn unshare_fs() -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a detached mount read-only (unless `writable`), nosuid, nodev and private.
+/// Makes a detached mount, with what is mounted below it, read-only (unless `writable`), nosuid, nodev and private.
 pub(crate) fn restrict_mount(mount: impl AsFd, writable: bool) -> io::Result<()> {
     const EMPTY: &CStr = c"";
     let mut set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
@@ -32,7 +32,7 @@ pub(crate) fn restrict_mount(mount: impl AsFd, writable: bool) -> io::Result<()>
             libc::SYS_mount_setattr,
             mount.as_fd().as_raw_fd(),
             EMPTY.as_ptr(),
-            libc::AT_EMPTY_PATH,
+            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
             &raw const attributes,
             size_of::<libc::mount_attr>(),
         )

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests, which clippy cannot tell without the usual runner")]
 
 mod cells;
+mod layers;
 mod parts;
 mod platform;
 mod trees;
@@ -33,6 +34,11 @@ const TESTS: &[Test] = &[
     ("a_refused_package_leaves_no_tree", trees::a_refused_package_leaves_no_tree),
     ("what_no_tree_may_hold_is_not_published", trees::what_no_tree_may_hold_is_not_published),
     ("a_discarded_tree_stays_for_those_who_have_it", trees::a_discarded_tree_stays_for_those_who_have_it),
+    ("the_first_of_two_layers_counts_and_folders_are_merged", layers::the_first_of_two_layers_counts_and_folders_are_merged),
+    ("layers_can_be_run_and_not_written", layers::layers_can_be_run_and_not_written),
+    ("cells_share_the_files_of_a_layer", layers::cells_share_the_files_of_a_layer),
+    ("a_layer_is_held_while_a_cell_has_it", layers::a_layer_is_held_while_a_cell_has_it),
+    ("an_interpreter_below_opt_stays_above_the_layers", layers::an_interpreter_below_opt_stays_above_the_layers),
     ("a_dead_server_is_started_again_on_the_same_listener", platform::a_dead_server_is_started_again_on_the_same_listener),
     ("the_server_has_no_rights", platform::the_server_has_no_rights),
     ("a_stopped_platform_leaves_nothing", platform::a_stopped_platform_leaves_nothing),

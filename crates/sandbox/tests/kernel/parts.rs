@@ -102,7 +102,7 @@ pub(crate) fn start_raw(change: impl FnOnce(&mut Config)) -> (Harness, OwnedFd, 
 }
 
 pub(crate) fn small() -> Bind {
-    Bind { code: None, memory_bytes: 128 << 20, cpu_millis: 1000, pids: 64, tmp_bytes: 16 << 20 }
+    Bind { code: None, layers: Vec::new(), memory_bytes: 128 << 20, cpu_millis: 1000, pids: 64, tmp_bytes: 16 << 20 }
 }
 
 /// Sends the one frame a launcher waits for.
