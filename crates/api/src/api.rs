@@ -187,6 +187,13 @@ impl Api {
             Served::CreateVpcBinding => self.create_vpc_binding(&asked).await,
             Served::ListVpcBindings => self.list_vpc_bindings(&asked),
             Served::DeleteVpcBinding => self.delete_vpc_binding(&asked).await,
+            Served::CreateLayerVersion => self.create_layer_version(asked).await,
+            Served::GetLayerVersion => self.get_layer_version(&asked),
+            Served::GetLayerVersionByArn => self.get_layer_version_by_arn(&asked),
+            Served::ListLayers => self.list_layers(&asked),
+            Served::ListLayerVersions => self.list_layer_versions(&asked),
+            Served::DeleteLayerVersion => self.delete_layer_version(&asked).await,
+            Served::PutLayerACL => self.put_layer_acl(&asked).await,
             Served::DescribeRegions => Ok(self.describe_regions()),
             Served::DunlinListLogs => self.list_logs(&asked).await,
             Served::DunlinListRecords => self.list_records(&asked).await,
@@ -223,7 +230,7 @@ fn body_limit(served: Served, limits: &Limits) -> usize {
     const JSON_BYTES_MAX: usize = 1 << 20;
     match served {
         // Base64 is four bytes for three; line breaks and the rest of the request come on top.
-        Served::CreateFunction | Served::UpdateFunction => {
+        Served::CreateFunction | Served::UpdateFunction | Served::CreateLayerVersion => {
             limits.code_bytes_max / 3 * 4 + limits.code_bytes_max / 16 + JSON_BYTES_MAX
         }
         Served::InvokeFunction => limits.payload_bytes_max,

@@ -121,6 +121,10 @@ impl From<ControlError> for ApiError {
             ControlError::ConcurrencyNotFound { .. } => (StatusCode::NOT_FOUND, "OnDemandConfigNotFound"),
             ControlError::ReservationExceeded { .. } => (StatusCode::BAD_REQUEST, "InvalidArgument"),
             ControlError::VpcBindingNotFound { .. } => (StatusCode::NOT_FOUND, "VpcBindingNotFound"),
+            ControlError::LayerNotFound { .. } => (StatusCode::NOT_FOUND, "LayerNotFound"),
+            ControlError::LayerVersionNotFound { .. } | ControlError::LayerArnNotFound { .. } => {
+                (StatusCode::NOT_FOUND, "LayerVersionNotFound")
+            }
             ControlError::FunctionNotEmpty { .. } => (StatusCode::CONFLICT, "FunctionNotEmpty"),
             ControlError::ConcurrentUpdate => (StatusCode::CONFLICT, "ConcurrentUpdateError"),
             ControlError::LimitExceeded { .. } => (StatusCode::BAD_REQUEST, "LimitExceededError"),
@@ -140,6 +144,7 @@ pub fn call_refusal(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::VersionNotFound { .. } => (StatusCode::NOT_FOUND, "VersionNotFound"),
         Refusal::AliasNotFound => (StatusCode::NOT_FOUND, "AliasNotFound"),
         Refusal::NoInterpreter(_) => (StatusCode::PRECONDITION_FAILED, "RuntimeNotInstalled"),
+        Refusal::LayerWithdrawn { .. } => (StatusCode::FORBIDDEN, "AccessDenied"),
         Refusal::Disabled => (StatusCode::FORBIDDEN, "FunctionInvocationDisabled"),
         Refusal::Throttled(throttled) if throttled.is_callers() => (StatusCode::TOO_MANY_REQUESTS, "ResourceExhausted"),
         Refusal::Throttled(_) => (StatusCode::SERVICE_UNAVAILABLE, "ResourceThrottled"),

@@ -26,6 +26,7 @@ mod error;
 mod functions;
 mod instances;
 mod json;
+mod layers;
 mod own;
 mod query;
 mod routes;

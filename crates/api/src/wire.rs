@@ -68,6 +68,12 @@ pub(crate) fn function(region: &str, scope: &AccountScope, function: &Function, 
         Ok(_) | Err(_) => Map::new(),
     };
     members.retain(|member, value| !config.kept.contains_key(member) || !is_unset(member, value));
+    members.remove("layerUses");
+    // Asked for as names, shown as objects. An earlier release kept the names, to no effect.
+    members.remove("layers");
+    if let Some(layers) = &config.layers {
+        members.insert("layers".into(), layers.iter().map(|layer| json!({ "arn": layer.arn, "size": layer.size })).collect());
+    }
     members.insert("functionArn".into(), arn(region, scope, &config.function_name).into());
     members.insert("functionId".into(), function.function_id.clone().into());
     members.insert("codeChecksum".into(), function.code.checksum.to_string().into());

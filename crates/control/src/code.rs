@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
-use dunlin_model::{AccountScope, Crc64, Digest, Limits};
+use dunlin_model::{AccountScope, CodePackage, Crc64, Digest, Limits};
 use serde::Deserialize;
 
 use crate::control::Control;
@@ -111,12 +111,15 @@ impl Control {
     /// When the function does not exist.
     pub fn code_link(&self, scope: &AccountScope, name: &str, qualifier: Option<&str>) -> Result<CodeLink, Error> {
         let (_, target) = self.target(scope, name, qualifier)?;
-        let code = &target.function().code;
+        Ok(self.link_to(&target.function().code))
+    }
+
+    pub(crate) fn link_to(&self, code: &CodePackage) -> CodeLink {
         let lifetime = i64::try_from(self.inner.config.link_lifetime.as_secs()).unwrap_or(i64::MAX / 2);
         let expires = (self.inner.clock)().as_second().saturating_add(lifetime);
         let mut content = expires.to_le_bytes().to_vec();
         content.extend_from_slice(&code.digest.0);
-        Ok(CodeLink { checksum: code.checksum, token: self.inner.seal.close(&["code"], &content) })
+        CodeLink { checksum: code.checksum, token: self.inner.seal.close(&["code"], &content) }
     }
 
     /// The zip behind a link.

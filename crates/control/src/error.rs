@@ -1,6 +1,6 @@
 //! Why an operation was not done.
 
-use dunlin_model::{AliasName, FunctionName, InvalidField, InvalidId, TriggerName, VersionId};
+use dunlin_model::{AliasName, FunctionName, InvalidField, InvalidId, LayerArn, LayerName, TriggerName, VersionId};
 use dunlin_store::StoreError;
 
 /// Why an operation was not done. Whose fault it is can be told from the variant.
@@ -100,6 +100,28 @@ pub enum Error {
         function: FunctionName,
         /// As asked for.
         vpc_id: String,
+    },
+    /// No such layer in the caller's account.
+    #[error("layer '{name}' does not exist")]
+    LayerNotFound {
+        /// As asked for.
+        name: LayerName,
+    },
+    /// No such layer version.
+    #[error("version {version} of layer '{name}' does not exist")]
+    LayerVersionNotFound {
+        /// As asked for.
+        name: LayerName,
+        /// As asked for.
+        version: u64,
+    },
+    /// No such layer version, or none that the caller may use: which of the two is not told.
+    #[error("{field} '{arn}' does not exist, or its owner does not share it")]
+    LayerArnNotFound {
+        /// Where it was named.
+        field: String,
+        /// As asked for.
+        arn: LayerArn,
     },
     /// It still has triggers.
     #[error("function '{name}' still has triggers; delete them first")]

@@ -65,7 +65,9 @@ impl Control {
         code: Option<Bytes>,
     ) -> Result<Arc<Stored<Function>>, Error> {
         let limits = self.limits();
-        let config = patch.create(limits)?;
+        let layers = patch.rest.get("layers").cloned();
+        let mut config = patch.create(limits)?;
+        self.bind_layers(scope, layers, &mut config)?;
         check_size(&config)?;
         self.check_runtime(&config)?;
         let key = scope.function(config.function_name.clone());
@@ -127,7 +129,9 @@ impl Control {
             return Err(Error::invalid("functionName", "cannot be changed"));
         }
         let limits = self.limits();
-        let config = patch.apply(current.value.config.clone(), limits)?;
+        let layers = patch.rest.get("layers").cloned();
+        let mut config = patch.apply(current.value.config.clone(), limits)?;
+        self.bind_layers(scope, layers, &mut config)?;
         check_size(&config)?;
         self.check_runtime(&config)?;
         let held = match code {

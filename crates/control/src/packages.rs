@@ -57,12 +57,23 @@ impl Packages {
 
     /// Stores and unpacks `zip`, the code of a function of this configuration. When it is refused, nothing of it is left.
     pub(crate) async fn admit(&self, zip: Bytes, config: &FunctionConfig) -> Result<Held, Error> {
+        let program = (config.runtime.language() == Language::Wasm).then_some(&*config.handler);
+        self.admit_package(zip, program).await
+    }
+
+    /// Stores and unpacks `zip`, a layer. When it is refused, nothing of it is left.
+    pub(crate) async fn admit_layer(&self, zip: Bytes) -> Result<Held, Error> {
+        self.admit_package(zip, None).await
+    }
+
+    /// `program`: the handler of a WebAssembly function, whose programs are compiled.
+    async fn admit_package(&self, zip: Bytes, program: Option<&str>) -> Result<Held, Error> {
         let (digest, checksum, zip) = tokio::task::spawn_blocking(move || (Digest::of(&zip), Crc64::of(&zip), zip))
             .await
             .map_err(|error| Error::platform("hash the code", error))?;
         let size = zip.len() as u64;
         let guard = self.lock(digest).write_owned().await;
-        match self.unpack(digest, zip, config).await {
+        match self.unpack(digest, zip, program).await {
             Ok(()) => Ok(Held { package: CodePackage { digest, checksum, size }, _guard: guard.downgrade() }),
             Err(error) => {
                 self.remove_if_new(digest).await;
@@ -71,15 +82,15 @@ impl Packages {
         }
     }
 
-    async fn unpack(&self, digest: Digest, zip: Bytes, config: &FunctionConfig) -> Result<(), Error> {
-        let prepare = if config.runtime.language() == Language::Wasm { Prepare::Wasm } else { Prepare::Nothing };
+    async fn unpack(&self, digest: Digest, zip: Bytes, program: Option<&str>) -> Result<(), Error> {
+        let prepare = if program.is_some() { Prepare::Wasm } else { Prepare::Nothing };
         self.blobs.put(zip).await.map_err(|error| Error::platform("store the code", error))?;
         let file = self.blobs.open(digest).await.map_err(|error| Error::platform("open the code", error))?;
         match self.sandboxes.unpack(digest, file.into(), self.limits, prepare).await {
             Ok(report) => {
                 tracing::debug!(package = %digest, report.bytes, report.entries, "a package was unpacked");
-                match report.prepared {
-                    Some(programs) if prepare == Prepare::Wasm => check_program(&config.handler, &programs),
+                match (program, report.prepared) {
+                    (Some(handler), Some(programs)) => check_program(handler, &programs),
                     _ => Ok(()),
                 }
             }
@@ -183,8 +194,12 @@ impl Packages {
 
     fn used(&self) -> HashSet<Digest> {
         let view = self.store.view();
-        let heads = view.functions().map(|(_, stored)| stored.value.code.digest);
-        heads.chain(view.all_versions().map(|version| version.value.function.code.digest)).collect()
+        let heads = view.functions().map(|(_, stored)| &stored.value);
+        let functions = heads.chain(view.all_versions().map(|version| &version.value.function));
+        let of_functions = functions.flat_map(|function| {
+            std::iter::once(function.code.digest).chain(function.config.layers.iter().flatten().map(|layer| layer.digest))
+        });
+        of_functions.chain(view.all_layer_versions().map(|version| version.value.code.digest)).collect()
     }
 
     fn lock(&self, digest: Digest) -> Arc<RwLock<()>> {

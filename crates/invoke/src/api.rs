@@ -53,6 +53,12 @@ pub enum Refusal {
     /// The owner has switched calls of the function off.
     #[error("calls of the function are disabled by its owner")]
     Disabled,
+    /// Another account has withdrawn a layer of it.
+    #[error("layer '{arn}' of the function is not shared by its owner any more")]
+    LayerWithdrawn {
+        /// The layer version's resource name.
+        arn: String,
+    },
     /// There is too much to do: a limit was met, or the platform has no room.
     #[error(transparent)]
     Throttled(Throttled),

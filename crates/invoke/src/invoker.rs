@@ -148,12 +148,17 @@ impl Inner {
         if view.is_disabled(key) {
             return Err(Refusal::Disabled);
         }
-        match &invocation.target {
-            Some(target) => self.specs.of(key, target, self.pool.interpreters()).map_err(Refusal::NoInterpreter),
+        let spec = match &invocation.target {
+            Some(target) => self.specs.of(key, target, self.pool.interpreters()),
             None => {
                 let target = view.resolve(key, &invocation.qualifier, invocation.request_id.chance())?;
-                self.specs.of(key, &target, self.pool.interpreters()).map_err(Refusal::NoInterpreter)
+                self.specs.of(key, &target, self.pool.interpreters())
             }
+        };
+        let spec = spec.map_err(Refusal::NoInterpreter)?;
+        match view.withdrawn_layer(key, spec.function()) {
+            Some(layer) => Err(Refusal::LayerWithdrawn { arn: layer.arn.clone() }),
+            None => Ok(spec),
         }
     }
 }

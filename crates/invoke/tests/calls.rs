@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use dunlin_invoke::{Config, Invoker, Limit, OutcomeSink, Refusal, Reply, Throttled};
 use dunlin_model::{
-    AccountId, AccountScope, ErrorType, FunctionError, FunctionKey, Invocation, LogType, Origin, Outcome, Qualifier, Record,
-    RequestId,
+    AccountId, AccountScope, ErrorType, FunctionError, FunctionKey, Invocation, LayerUse, LogType, Origin, Outcome, Qualifier,
+    Record, RequestId,
 };
 use dunlin_pool::Pool;
 use dunlin_pool::testing::{Act, Script, function, no_logs};
@@ -44,6 +44,7 @@ struct Bench {
     script: Script,
     pool: Pool,
     key: FunctionKey,
+    store: Arc<dyn Store>,
 }
 
 const PYTHON: &str = r#"{"functionName":"f","runtime":"python3.10","handler":"index.handler","timeout":3}"#;
@@ -52,7 +53,7 @@ const CUSTOM: &str = r#"{"functionName":"f","runtime":"custom","instanceConcurre
 async fn bench(json: &str, script: Script) -> Bench {
     let account: AccountId = "1234567890123456".parse().expect("16 digits");
     let key = AccountScope::verified(account).function("f".parse().expect("a name"));
-    let store = Memory::default();
+    let store: Arc<dyn Store> = Arc::new(Memory::default());
     store.create_function(&key, &function(json), 10).await.expect("stored");
     let (cells, _) = Fake::new();
     let config = dunlin_pool::Config {
@@ -64,8 +65,8 @@ async fn bench(json: &str, script: Script) -> Bench {
     let pool = Pool::with_boot(config, Arc::new(cells), Arc::new(script.clone()), no_logs(), Arc::new(()));
     let records = Records::default();
     let config = Config { queue_wait_max: Duration::from_secs(60), payload_bytes_max: 100, wrapped_bytes_max: 200 };
-    let invoker = Invoker::new(config, Arc::new(store), pool.clone(), Arc::new(records.clone()));
-    Bench { invoker, records, script, pool, key }
+    let invoker = Invoker::new(config, Arc::clone(&store), pool.clone(), Arc::new(records.clone()));
+    Bench { invoker, records, script, pool, key, store }
 }
 
 impl Bench {
@@ -139,6 +140,29 @@ async fn a_good_call_is_recorded_and_billed_by_the_handlers_time() {
         )) && tail.ends_with("Memory Size: 128 MB, Max Memory Used: 9.00 MB\n"),
         "{tail}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_refused_while_a_layer_of_the_function_is_withdrawn() {
+    let bench = bench(PYTHON, on_call(|| Act::Answer(MS, Answer::Event(Bytes::from_static(b"ok"))))).await;
+    let owner = dunlin_store::contract::scope(7);
+    let tools = dunlin_store::contract::layer_key(&owner, "tools");
+    let version = dunlin_store::contract::layer_version(&tools, "one");
+    bench.store.create_layer_version(&tools, &version, 10).await.expect("stored");
+    let stored = bench.store.view().function(&bench.key).expect("there").clone();
+    let mut function = stored.value.clone();
+    let arn = format!("acs:fc:cn-hangzhou:{}:layers/tools/versions/1", owner.account());
+    function.config.layers = Some(vec![LayerUse { arn: arn.clone(), digest: version.code.digest, size: 3 }]);
+    bench.store.replace_function(&bench.key, &function, stored.revision).await.expect("replaced");
+    for shared in [false, true, false] {
+        bench.store.put_layer_acl(&tools, shared).await.expect("there");
+        let answer = bench.call().await;
+        match answer {
+            Err(Refusal::LayerWithdrawn { arn: named }) => assert!(!shared && named == arn, "{named}"),
+            other => assert!(shared && other.is_ok(), "{other:?}"),
+        }
+    }
+    assert_eq!(bench.records.all().len(), 1, "a call that was not let in is not billed");
 }
 
 #[tokio::test(start_paused = true)]

@@ -171,7 +171,8 @@ pub(crate) fn environment(spec: &LoadSpec) -> BTreeMap<&str, String> {
         ("LD_LIBRARY_PATH", LIBRARY_PATH.to_owned()),
     ]);
     if config.runtime.language() == Language::Python {
-        env.insert("PYTHONPATH", CODE_PATH.to_owned());
+        let layers = if config.layers.is_some() { ":/opt/python" } else { "" };
+        env.insert("PYTHONPATH", format!("{CODE_PATH}{layers}"));
     }
     for (name, value) in config.environment_variables.iter().flatten() {
         // Checked when it was stored; what slipped through must not break the frame.

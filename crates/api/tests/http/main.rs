@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "a test has no outside")]
 
 mod functions;
+mod layers;
 mod rig;
 mod settings;
 mod table;
