@@ -96,6 +96,11 @@ pub(crate) enum Command {
     Traffic(Traffic),
     /// Point an alias back to the version before
     Rollback(Rollback),
+    /// Layers: packages that functions share
+    Layer {
+        #[command(subcommand)]
+        command: LayerCommand,
+    },
     /// Instances set aside for a function
     Concurrency {
         #[command(subcommand)]
@@ -237,6 +242,10 @@ pub(crate) struct Deploy {
     /// An environment variable; may be given more than once. Together they replace the ones before
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub(crate) environment: Vec<(String, String)>,
+    /// The resource name of a layer version; may be given more than once, and of two that hold the same path the first counts.
+    /// Together they replace the ones before
+    #[arg(long = "layer", value_name = "ARN")]
+    pub(crate) layers: Vec<String>,
     /// Who may call the function's URL [default for a new function: function]
     #[arg(long, value_name = "WHO", value_enum, num_args = 0..=1, default_missing_value = "anonymous", conflicts_with = "no_http")]
     pub(crate) http: Option<Http>,
@@ -380,6 +389,53 @@ pub(crate) enum AliasCommand {
         name: String,
         /// The alias
         alias: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LayerCommand {
+    /// List layers, or the versions of one
+    Ls {
+        /// The layer
+        name: Option<String>,
+    },
+    /// Show one version of a layer
+    Get {
+        /// The layer
+        name: String,
+        /// The version's number
+        version: String,
+    },
+    /// Make a new version of a layer from a folder or a zip file and print its resource name
+    Publish {
+        /// The layer
+        name: String,
+        /// A folder, or a zip file
+        path: PathBuf,
+        /// Free text
+        #[arg(long)]
+        description: Option<String>,
+        /// A runtime it is meant for; may be given more than once
+        #[arg(long = "runtime", value_name = "RUNTIME")]
+        runtimes: Vec<String>,
+    },
+    /// Let functions of other accounts use a layer, or not any more
+    Share {
+        /// The layer
+        name: String,
+        /// Keep it to this account
+        #[arg(long)]
+        private: bool,
+    },
+    /// Remove a version of a layer
+    Rm {
+        /// The layer
+        name: String,
+        /// The version's number
+        version: String,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,

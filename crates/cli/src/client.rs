@@ -265,6 +265,7 @@ fn refused(what: &str, response: &Response<Bytes>, request_id: Option<String>) -
         ..Failure::new(Kind::of_status(status.as_u16()), what, why)
     };
     match status {
+        StatusCode::NOT_FOUND if text("Code").is_some_and(|code| code.starts_with("Layer")) => failure.next("dunlin layer ls"),
         StatusCode::NOT_FOUND => failure.next("dunlin fn ls"),
         StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => {
             failure.next("check --data, or DUNLIN_ACCESS_KEY_ID and DUNLIN_ACCESS_KEY_SECRET")

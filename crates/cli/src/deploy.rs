@@ -103,6 +103,9 @@ fn settings(deploy: &Deploy, custom: Option<&Value>) -> Map<String, Value> {
     set("cpu", deploy.cpu.map(Value::from));
     set("instanceConcurrency", deploy.concurrency.map(Value::from));
     set("internetAccess", deploy.internet.map(Value::from));
+    if !deploy.layers.is_empty() {
+        set("layers", Some(deploy.layers.clone().into()));
+    }
     if !deploy.environment.is_empty() {
         let variables: Map<String, Value> =
             deploy.environment.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();

@@ -16,6 +16,7 @@ mod doctor;
 mod failure;
 mod functions;
 mod invoke;
+mod layers;
 mod logs;
 mod output;
 mod package;
@@ -79,6 +80,7 @@ fn run(arguments: Arguments, output: &Output) -> Result<ExitCode, Failure> {
         Command::Alias { command } => versions::run_alias(&client()?, output, &command),
         Command::Traffic(traffic) => versions::traffic(&client()?, output, &traffic),
         Command::Rollback(rollback) => versions::rollback(&client()?, output, &rollback),
+        Command::Layer { command } => layers::run(&client()?, output, &command),
         Command::Concurrency { command } => concurrency::run(&client()?, output, &command),
         Command::Logs(logs) => logs::run(&client()?, output, &logs),
         Command::Records(query) => records::run(&client()?, output, &query),

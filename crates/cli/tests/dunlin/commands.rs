@@ -13,6 +13,13 @@ const FUNCTION: &str = r#"{"functionName":"hello","runtime":"python3.10","handle
 const TRIGGER: &str = r#"{"triggerName":"http","triggerType":"http","triggerConfig":"{\"authType\":\"function\",\"methods\":[\"GET\"]}","httpTrigger":{"urlInternet":"http://p.fn.localhost:7900/"}}"#;
 const TRIGGERS: &str = r#"{"triggers":[{"triggerName":"http","triggerType":"http","triggerConfig":"{\"authType\":\"function\",\"methods\":[\"GET\"]}","httpTrigger":{"urlInternet":"http://p.fn.localhost:7900/"}}]}"#;
 
+macro_rules! layer {
+    () => {
+        r#"{"layerName":"tools","version":2,"layerVersionArn":"acs:fc:r:1:layers/tools/versions/2","codeSize":2000,"acl":"1","createTime":"2026-01-01T00:00:00Z"}"#
+    };
+}
+const LAYER: &str = layer!();
+
 const GET: &str = "GET /2023-03-30/functions/hello";
 
 fn folder(files: &[(&str, &str)]) -> (tempfile::TempDir, String) {
@@ -41,8 +48,22 @@ fn a_new_function_is_created_with_a_url() {
         ("secret.txt", "x"),
         (".dunlinignore", "secret.*"),
     ]);
-    let ran =
-        platform.dunlin(&["deploy", &path, "--env", "A=b=c", "--memory", "256", "--http", "anonymous", "--internet", "false"]);
+    let ran = platform.dunlin(&[
+        "deploy",
+        &path,
+        "--env",
+        "A=b=c",
+        "--memory",
+        "256",
+        "--http",
+        "anonymous",
+        "--internet",
+        "false",
+        "--layer",
+        "acs:one",
+        "--layer",
+        "acs:two",
+    ]);
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.out.contains("hello") && ran.out.contains("http://p.fn.localhost:7900/"), "{ran:?}");
     assert!(ran.err.contains("created hello"), "{ran:?}");
@@ -66,7 +87,7 @@ fn a_new_function_is_created_with_a_url() {
     assert_eq!(
         body,
         json!({"functionName": "hello", "runtime": "python3.10", "handler": "index.handler", "memorySize": 256, "internetAccess": false,
-            "environmentVariables": {"A": "b=c"}, "code": null})
+            "environmentVariables": {"A": "b=c"}, "layers": ["acs:one", "acs:two"], "code": null})
     );
     let config: Value = serde_json::from_str(asked[3].json()["triggerConfig"].as_str().expect("JSON in a text")).expect("JSON");
     assert_eq!(config["authType"], "anonymous");
@@ -296,6 +317,63 @@ fn records_and_instances_are_listed() {
     );
     let ran = platform.dunlin(&["instance", "ls", "hello"]);
     assert!(ran.out.contains("c-1") && ran.out.contains("1970-01-01T00:00:00Z"), "{ran:?}");
+}
+
+#[test]
+fn a_layer_is_published_shown_shared_and_removed() {
+    let platform = platform(vec![
+        answer("POST /2023-03-30/layers/tools/versions", 200, LAYER),
+        answer("GET /2023-03-30/layers?limit=100&nextToken=t", 200, concat!(r#"{"layers":["#, layer!(), "]}")),
+        answer("GET /2023-03-30/layers?limit=100", 200, concat!(r#"{"layers":["#, layer!(), r#"],"nextToken":"t"}"#)),
+        answer("GET /2023-03-30/layers/tools/versions?limit=100&startVersion=3", 200, concat!(r#"{"layers":["#, layer!(), "]}")),
+        answer(
+            "GET /2023-03-30/layers/tools/versions?limit=100",
+            200,
+            concat!(r#"{"layers":["#, layer!(), r#"],"nextVersion":3}"#),
+        ),
+        answer("GET /2023-03-30/layers/tools/versions/2", 200, LAYER),
+        answer("GET /2023-03-30/layers/tools/versions/2", 200, LAYER),
+        answer("PUT /2023-03-30/layers/tools/acl?acl=1", 204, ""),
+        answer("PUT /2023-03-30/layers/tools/acl?acl=0", 204, ""),
+        answer("DELETE /2023-03-30/layers/tools/versions/2", 204, ""),
+        answer("GET /2023-03-30/layers/tools/versions/2", 404, r#"{"Code":"LayerVersionNotFound","Message":"gone"}"#),
+    ]);
+    let (_folder, path) = folder(&[("python/shared.py", "x = 1")]);
+    let ran = platform.dunlin(&[
+        "layer",
+        "publish",
+        "tools",
+        &path,
+        "--description",
+        "d",
+        "--runtime",
+        "python3.10",
+        "--runtime",
+        "custom",
+    ]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, "acs:fc:r:1:layers/tools/versions/2\n"), "{ran:?}");
+    let mut body = platform.asked()[0].json();
+    let zip = STANDARD.decode(body["code"]["zipFile"].take().as_str().expect("a zip")).expect("base64");
+    assert!(String::from_utf8_lossy(&zip).contains("python/shared.py"));
+    assert_eq!(body["code"]["checksum"].take(), dunlin_model::Crc64::of(&zip).to_string());
+    assert_eq!((&body["description"], &body["compatibleRuntime"]), (&json!("d"), &json!(["python3.10", "custom"])));
+
+    let ran = platform.dunlin(&["layer", "ls"]);
+    assert!(
+        ran.code == 0 && ran.out.matches("tools").count() == 4 && ran.out.contains("2 KB") && ran.out.contains("all accounts"),
+        "{ran:?}"
+    );
+    let ran = platform.dunlin(&["layer", "ls", "tools", "--json"]);
+    assert_eq!(ran.json().as_array().map(Vec::len), Some(2), "both pages: {ran:?}");
+    assert_eq!(platform.dunlin(&["layer", "get", "tools", "2", "--json"]).json()["version"], 2);
+    assert!(platform.dunlin(&["layer", "get", "tools", "2"]).out.contains("layerVersionArn"));
+    assert_eq!(platform.dunlin(&["layer", "share", "tools"]).code, 0);
+    assert_eq!(platform.dunlin(&["layer", "share", "tools", "--private"]).code, 0);
+    let ran = platform.dunlin(&["layer", "rm", "tools", "2"]);
+    assert!(ran.code == 64 && ran.err.contains("--yes"), "{ran:?}");
+    assert_eq!(platform.dunlin(&["layer", "rm", "tools", "2", "--yes"]).code, 0);
+    let ran = platform.dunlin(&["layer", "get", "tools", "2"]);
+    assert!(ran.code == 3 && ran.err.contains("dunlin layer ls"), "{ran:?}");
 }
 
 #[test]
