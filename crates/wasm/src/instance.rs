@@ -163,6 +163,7 @@ impl Instance {
         wasi.preopened_dir(&self.code_path, &self.code_path, FsPerms::ReadOnly)?;
         wasi.preopened_dir(&self.code_path, ".", FsPerms::ReadOnly)?;
         wasi.preopened_dir("/tmp", "/tmp", FsPerms::ReadWrite)?;
+        wasi.preopened_dir("/opt", "/opt", FsPerms::ReadOnly)?;
         let starved = Arc::new(AtomicBool::new(false));
         let mut store = Store::new(&self.engine, State::new(wasi.build_p1(), Share::new(&self.memory, &starved)));
         store.limiter(|state| &mut state.share);

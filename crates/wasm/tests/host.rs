@@ -218,7 +218,7 @@ fn a_program_sees_its_code_and_tmp_and_can_leave_neither() {
     let mut host = Host::start(folder);
     assert_eq!(host.load(json!({})).kind, END);
     // Only writing to /tmp leads somewhere.
-    assert_eq!(String::from_utf8(host.call(b"").unwrap()).unwrap(), "000001");
+    assert_eq!(String::from_utf8(host.call(b"").unwrap()).unwrap(), "0000010");
     fs::remove_file("/tmp/new").unwrap();
 }
 

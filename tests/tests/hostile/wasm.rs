@@ -40,10 +40,10 @@ pub(crate) fn c70_bombs_end_their_call_only(platform: &Platform) -> Result<()> {
     Ok(())
 }
 
-/// A program has `/code` to read and `/tmp` to write, and no way out of either.
+/// A program has `/code` and `/opt` to read and `/tmp` to write, and no way out of them.
 pub(crate) fn c70_no_path_leads_out(platform: &Platform) -> Result<()> {
     let reply = run(platform, &[("main.wasm", program("escape"))], b"", json!({"internetAccess": false}))?;
-    ensure!(reply.body == b"000001", "{}", reply.text());
+    ensure!(reply.body == b"0000010", "{}", reply.text());
     neighbour_answers(platform)
 }
 
