@@ -28,10 +28,13 @@ const sdk = client();
 
 function packageOf(files) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'scenario-'));
-  for (const [name, text] of Object.entries(files)) fs.writeFileSync(path.join(folder, name), text);
+  for (const [name, text] of Object.entries(files)) {
+    fs.mkdirSync(path.dirname(path.join(folder, name)), { recursive: true });
+    fs.writeFileSync(path.join(folder, name), text);
+  }
   const script =
     'import sys,zipfile,io,base64,os\nb=io.BytesIO()\nz=zipfile.ZipFile(b,"w")\n' +
-    'for n in sorted(os.listdir(sys.argv[1])): z.write(os.path.join(sys.argv[1],n),n)\n' +
+    'for p,_,f in sorted(os.walk(sys.argv[1])):\n for n in sorted(f): z.write(os.path.join(p,n),os.path.relpath(os.path.join(p,n),sys.argv[1]))\n' +
     'z.close()\nprint(base64.b64encode(b.getvalue()).decode(),end="")';
   const zip = execFileSync('/usr/bin/python3', ['-c', script, folder], { encoding: 'utf8' });
   fs.rmSync(folder, { recursive: true });

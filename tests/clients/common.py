@@ -77,6 +77,15 @@ def refused(code, status, call):
     raise AssertionError(f"{code} was expected, but the call succeeded")
 
 
+def crc64(data):
+    crc = 0xFFFFFFFFFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0xC96C5795D7870F42 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFFFFFFFFFF
+
+
 claims = []
 
 

@@ -79,4 +79,46 @@ run({
     await sdk.deleteVpcBinding('ctl-node', 'vpc-1');
     await sdk.deleteFunction('ctl-node');
   },
+  async 'layers live, and functions use them'() {
+    const publishLayer = async (name, files, members = {}) => {
+      const code = new fc.InputCodeLocation({ zipFile: packageOf(files) });
+      const body = new fc.CreateLayerVersionInput({ code, ...members });
+      return (await sdk.createLayerVersion(name, new fc.CreateLayerVersionRequest({ body }))).body;
+    };
+    const said = (word) => ({ 'nodejs/node_modules/word.js': `module.exports = '${word}';\n` });
+    const one = await publishLayer('lay-node', said('one'), { description: 'd', license: 'MIT', compatibleRuntime: ['nodejs20'] });
+    const two = await publishLayer('lay-node', said('two'));
+    assert.deepStrictEqual([one.version, two.version, one.layerName, one.acl, one.description, one.license, one.compatibleRuntime],
+      [1, 2, 'lay-node', '0', 'd', 'MIT', ['nodejs20']]);
+    const shown = (layer) => ({ ...layer.toMap(), code: undefined });
+    assert.deepStrictEqual(shown((await sdk.getLayerVersion('lay-node', '1')).body), shown(one));
+    assert.deepStrictEqual(shown((await sdk.getLayerVersionByArn(two.layerVersionArn)).body), shown(two));
+    const page = (await sdk.listLayerVersions('lay-node', new fc.ListLayerVersionsRequest({ limit: 1 }))).body;
+    assert.deepStrictEqual([page.layers.map((each) => each.version), page.nextVersion], [[1], 2]);
+    const rest = (await sdk.listLayerVersions('lay-node', new fc.ListLayerVersionsRequest({ startVersion: page.nextVersion }))).body;
+    assert.deepStrictEqual([rest.layers.map((each) => each.version), rest.nextVersion ?? null], [[2], null]);
+    const listed = async (members) => (await sdk.listLayers(new fc.ListLayersRequest(members))).body.layers.map((each) => each.layerName);
+    assert.deepStrictEqual([await listed({ prefix: 'lay-' }), await listed({ prefix: 'x' }), await listed({ public: true })], [['lay-node'], [], []]);
+    await sdk.putLayerACL('lay-node', new fc.PutLayerACLRequest({ acl: '1' }));
+    assert.deepStrictEqual([await listed({ public: true }), (await sdk.getLayerVersion('lay-node', '2')).body.acl], [['lay-node'], '1']);
+    await sdk.putLayerACL('lay-node', new fc.PutLayerACLRequest({ acl: '0' }));
+    await refused('InvalidArgument', sdk.putLayerACL('lay-node', new fc.PutLayerACLRequest({})));
+
+    const code = { 'index.js': "const word = require('word');\nexports.handler = async () => word;\n" };
+    const made = await create('ctl-layers', code, { layers: [one.layerVersionArn, two.layerVersionArn] });
+    assert.deepStrictEqual(made.layers.map((each) => [each.arn, each.size]), [one, two].map((each) => [each.layerVersionArn, each.codeSize]));
+    assert.strictEqual(await answer('ctl-layers'), 'one');
+    await update('ctl-layers', { layers: [two.layerVersionArn, one.layerVersionArn] });
+    assert.strictEqual(await answer('ctl-layers'), 'two');
+    await sdk.deleteLayerVersion('lay-node', '2');
+    await refused('LayerVersionNotFound', sdk.getLayerVersion('lay-node', '2'));
+    await refused('LayerVersionNotFound', create('ctl-other', code, { layers: [two.layerVersionArn] }));
+    await refused('InvalidArgument', create('ctl-other', code, { layers: ['nonsense'] }));
+    await update('ctl-layers', { timeout: 5 });
+    assert.strictEqual(await answer('ctl-layers'), 'two');
+    await update('ctl-layers', { layers: [] });
+    assert.strictEqual((await sdk.getFunction('ctl-layers', new fc.GetFunctionRequest({}))).body.layers, undefined);
+    await refused('LayerNotFound', sdk.listLayerVersions('lay-none', new fc.ListLayerVersionsRequest({})));
+    await sdk.deleteFunction('ctl-layers');
+  },
 });

@@ -3,13 +3,14 @@
 Usage: control.py CREDENTIALS_JSON. Prints one line per claim and `N passed, N failed` at the end.
 """
 
+import base64
 import json
 import threading
 import urllib.request
 
 from alibabacloud_fc20230330 import models as fc
 
-from common import claim, client, create, get, host, invoke, package, refused, run, sdk
+from common import claim, client, crc64, create, credentials, get, host, invoke, package, refused, run, sdk
 
 # Answers with the version it was started as, and with what its environment says.
 WHO = {
@@ -261,6 +262,104 @@ def async_invoke_and_vpc_settings_are_kept():
     assert sdk.list_vpc_bindings("ctl-kept").body.vpc_ids == ["vpc-2"]
     sdk.delete_function("ctl-kept")
     sdk.delete_function("ctl-sink")
+
+
+def publish_layer(name, files, checksum=None, **members):
+    code = fc.InputCodeLocation(zip_file=package(files), checksum=checksum)
+    body = fc.CreateLayerVersionInput(code=code, **members)
+    return sdk.create_layer_version(name, fc.CreateLayerVersionRequest(body=body)).body
+
+
+@claim
+def layers_have_versions_that_are_shown_and_listed_by_pages():
+    files = {"a": "1"}
+    made = publish_layer("lay-a", files, checksum=str(crc64(base64.b64decode(package(files)))), description="words",
+                         license="MIT", compatible_runtime=["python3.10", "custom.debian12"])
+    arn = f"acs:fc:{credentials['region']}:{credentials['accountId']}:layers/lay-a/versions/1"
+    assert made.layer_version_arn == arn and made.create_time.endswith("Z"), made
+    for read in (sdk.get_layer_version("lay-a", "1").body, sdk.get_layer_version_by_arn(arn).body):
+        a, b = read.to_map(), made.to_map()
+        assert a.pop("code")["repositoryType"] == b.pop("code")["repositoryType"] == "OSS"
+        assert a == b and (a["license"], a["version"], a["acl"]) == ("MIT", 1, "0"), a
+    for n in range(2, 6):
+        assert publish_layer("lay-a", {"a": str(n)}).version == n
+    publish_layer("lay-b", files)
+    publish_layer("other", files)
+
+    names, token = [], None
+    while True:
+        page = sdk.list_layers(fc.ListLayersRequest(prefix="lay-", limit=1, next_token=token, official=False, public=False)).body
+        names += [(layer.layer_name, layer.version) for layer in page.layers]
+        token = page.next_token
+        if not token:
+            break
+    assert names == [("lay-a", 5), ("lay-b", 1)], names
+    versions, start, pages = [], None, 0
+    while True:
+        page = sdk.list_layer_versions("lay-a", fc.ListLayerVersionsRequest(limit=2, start_version=start)).body
+        versions += [layer.version for layer in page.layers]
+        start, pages = page.next_version, pages + 1
+        if not start:
+            break
+    assert (versions, pages) == ([1, 2, 3, 4, 5], 3), (versions, pages)
+    assert not sdk.list_layers(fc.ListLayersRequest(official=True)).body.layers
+    refused("InvalidArgument", 400, lambda: sdk.list_layers(fc.ListLayersRequest(limit=101)))
+    refused("LayerNotFound", 404, lambda: sdk.list_layer_versions("lay-none", fc.ListLayerVersionsRequest()))
+    refused("LayerNotFound", 404, lambda: sdk.get_layer_version("lay-none", "1"))
+    refused("LayerVersionNotFound", 404, lambda: sdk.get_layer_version("lay-a", "9"))
+    refused("LayerVersionNotFound", 404, lambda: sdk.get_layer_version_by_arn(arn.replace("lay-a", "lay-none")))
+    refused("InvalidArgument", 400, lambda: sdk.get_layer_version_by_arn("nonsense"))
+    for wrong, named in [({"description": "x" * 257}, "description"), ({"compatible_runtime": ["no such thing"]}, "compatibleRuntime.0"),
+                         ({"checksum": "1"}, "code.checksum"), ({"license": "x" * 1025}, "license")]:
+        message = refused("InvalidArgument", 400, lambda: publish_layer("lay-wrong", files, **wrong))
+        assert named in message, message
+    assert "layerName" in refused("InvalidArgument", 400, lambda: publish_layer("9lay", files))
+    def share(**members):
+        sdk.put_layer_acl("lay-b", fc.PutLayerACLRequest(**members))
+        return [layer.layer_name for layer in sdk.list_layers(fc.ListLayersRequest(public=True)).body.layers]
+
+    assert [share(acl="1"), share(acl="0"), share(public="true"), share(public="false")] == [["lay-b"], [], ["lay-b"], []]
+    assert "acl" in refused("InvalidArgument", 400, lambda: share(acl="7"))
+    refused("LayerNotFound", 404, lambda: sdk.put_layer_acl("lay-none", fc.PutLayerACLRequest(acl="1")))
+    for n in range(1, 6):
+        sdk.delete_layer_version("lay-a", str(n))
+    assert [layer.layer_name for layer in sdk.list_layers(fc.ListLayersRequest(prefix="lay-")).body.layers] == ["lay-b"]
+    assert sdk.list_layer_versions("lay-a", fc.ListLayerVersionsRequest()).body.layers == []
+
+
+@claim
+def layers_are_seen_at_opt_in_the_functions_order():
+    module = "NAME = '{}'\n"
+    first = publish_layer("ctl-first", {"python/shared.py": module.format("first"), "only-first": "1"}, description="d", compatible_runtime=["python3.10"])
+    second = publish_layer("ctl-second", {"python/shared.py": module.format("second"), "python/other.py": module.format("other")})
+    assert (first.version, first.acl, first.description, first.compatible_runtime) == (1, "0", "d", ["python3.10"])
+    data = urllib.request.urlopen(first.code.location, timeout=30).read()
+    assert str(crc64(data)) == first.code_checksum and len(data) == first.code_size
+    code = {
+        "index.py": "import os, shared\ndef handler(event, context):\n    import other\n    seen = sorted(os.listdir('/opt') + os.listdir('/opt/python'))\n"
+        "    try:\n        open('/opt/x', 'w')\n    except OSError as error:\n        seen.append(error.strerror)\n    return [shared.NAME, other.NAME, seen]\n"
+    }
+    created = create("ctl-layers", code, layers=[first.layer_version_arn, second.layer_version_arn])
+    assert [(l.arn, l.size) for l in created.layers] == [(l.layer_version_arn, l.code_size) for l in (first, second)]
+    name, other, seen = json.loads(invoke("ctl-layers")[2])
+    assert (name, other) == ("first", "other") and "only-first" in seen and "Read-only file system" in seen, (name, other, seen)
+    update("ctl-layers", layers=[second.layer_version_arn, first.layer_version_arn])
+    assert json.loads(invoke("ctl-layers")[2])[0] == "second", "of two with the same path, the first in the list counts"
+    assert sdk.get_layer_version_by_arn(second.layer_version_arn).body.layer_name == "ctl-second"
+    sdk.delete_layer_version("ctl-second", "1")
+    refused("LayerVersionNotFound", 404, lambda: sdk.get_layer_version("ctl-second", "1"))
+    update("ctl-layers", description="new words")
+    assert json.loads(invoke("ctl-layers")[2])[0] == "second", "a function keeps the layers it was given"
+    message = refused("LayerVersionNotFound", 404, lambda: create("ctl-bad", code, layers=[second.layer_version_arn]))
+    assert "layers.0" in message, message
+    message = refused("InvalidArgument", 400, lambda: create("ctl-bad", code, layers=[first.layer_version_arn] * 6))
+    assert "layers" in message and "5" in message, message
+    assert publish_layer("ctl-second", {"a": "b"}).version == 2, "no number is used twice"
+    assert [l.version for l in sdk.list_layer_versions("ctl-second", fc.ListLayerVersionsRequest()).body.layers] == [2]
+    assert [l.layer_name for l in sdk.list_layers(fc.ListLayersRequest(prefix="ctl-")).body.layers] == ["ctl-first", "ctl-second"]
+    update("ctl-layers", layers=[], code=fc.InputCodeLocation(zip_file=package({"index.py": "import os\ndef handler(e, c):\n    return os.listdir('/opt')\n"})))
+    assert json.loads(invoke("ctl-layers")[2]) == ["lib"], "what is there for the linker, and empty"
+    sdk.delete_function("ctl-layers")
 
 
 run()

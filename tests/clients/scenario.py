@@ -12,7 +12,7 @@ import zipfile
 
 from alibabacloud_fc20230330 import models as fc
 
-from common import ECHO, claim, client, create, credentials, host, invoke, package, refused, run, sdk
+from common import ECHO, claim, client, crc64, create, credentials, host, invoke, package, refused, run, sdk
 
 
 @claim
@@ -54,15 +54,6 @@ def the_code_can_be_downloaded_and_its_checksum_is_crc64():
     assert zipfile.ZipFile(io.BytesIO(data)).read("index.py").decode() == ECHO["index.py"]
     assert body.checksum == created.code_checksum == str(crc64(data))
     sdk.delete_function("sdk-code")
-
-
-def crc64(data):
-    crc = 0xFFFFFFFFFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (0xC96C5795D7870F42 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFFFFFFFFFF
 
 
 @claim
@@ -185,7 +176,7 @@ def a_wrong_secret_and_an_unknown_key_are_refused():
 @claim
 def other_operations_say_that_they_are_not_supported_yet():
     refusals = [
-        lambda: sdk.list_layers(fc.ListLayersRequest()),
+        lambda: sdk.list_sessions('sdk-none', fc.ListSessionsRequest()),
         lambda: sdk.list_custom_domains(fc.ListCustomDomainsRequest()),
     ]
     for call in refusals:

@@ -67,6 +67,8 @@ const STAGES: &[Stage] = &[
             "--test",
             "wasm",
             "--test",
+            "layers",
+            "--test",
             "network",
             "--no-fail-fast",
             "--",

@@ -5,6 +5,7 @@
 
 mod answers;
 mod framing;
+mod layers;
 mod lifetimes;
 mod members;
 mod packages;
@@ -43,6 +44,16 @@ fn create(platform: &Platform, body: &[u8]) -> Result<Response> {
     platform.api.send("POST", "/2023-03-30/functions", "CreateFunction", &kind, body)
 }
 
+fn publish(platform: &Platform, layer: &str, body: &Value) -> Result<Response> {
+    platform.api.json("POST", &format!("/layers/{layer}/versions"), "CreateLayerVersion", body)
+}
+
+/// Asserts that there is no layer of this name.
+fn no_layer(platform: &Platform, name: &str) -> Result<()> {
+    let reply = platform.api.json("GET", &format!("/layers/{name}/versions"), "ListLayerVersions", &Value::Null)?;
+    refused(&reply, 404, "LayerNotFound").map(drop)
+}
+
 /// Asserts that there is no function of this name.
 fn absent(platform: &Platform, name: &str) -> Result<()> {
     let reply = platform.api.json("GET", &format!("/functions/{name}"), "GetFunction", &Value::Null)?;
@@ -76,6 +87,8 @@ const CHECKS: &[(&str, Check)] = &[
     ("e18_a_hundred_racing_creates_make_one_function", lifetimes::a_hundred_racing_creates_make_one_function),
     ("e18_racing_updates_lose_nothing", lifetimes::racing_updates_lose_nothing),
     ("e28_a_function_made_anew_runs_new_code", lifetimes::a_function_made_anew_runs_new_code),
+    ("e01_e23_e31_wrong_layers_are_named", layers::wrong_layers_are_named),
+    ("e16_e31_layers_of_functions_are_named", layers::layers_of_functions_are_named),
     ("e20_e22_hostile_packages_are_refused_whole", packages::hostile_packages_are_refused_whole),
     ("e21_bombs_are_refused_whole", packages::bombs_are_refused_whole),
     ("c56_hostile_answers_cannot_forge_the_platforms", answers::hostile_answers_cannot_forge_the_platforms),

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use dunlin_testkit::Platform;
 use serde_json::json;
 
-use crate::{absent, create, refused};
+use crate::{absent, create, no_layer, publish, refused};
 
 /// More than the platform unpacks.
 const BOMB_MIB: u64 = 1100;
@@ -89,6 +89,11 @@ pub(crate) fn hostile_packages_are_refused_whole(platform: &Platform) -> Result<
         let message = refused(&reply, 400, "InvalidArgument").context(what)?;
         ensure!(message.contains("zipFile"), "{what}: {message}");
         absent(platform, "hostile-zip").context(what)?;
+        // A layer is a package like another.
+        let reply = publish(platform, "hostile-zip", &json!({"code": {"zipFile": body["code"]["zipFile"]}}))?;
+        let as_layer = refused(&reply, 400, "InvalidArgument").with_context(|| format!("{what} as a layer"))?;
+        ensure!(as_layer == message, "{what} as a layer: {as_layer}");
+        no_layer(platform, "hostile-zip").context(what)?;
     }
     ensure!(kept(platform) == before, "left on disk: {:?}", kept(platform).difference(&before).collect::<Vec<_>>());
     Ok(())
