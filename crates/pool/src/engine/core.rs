@@ -47,7 +47,15 @@ impl Engine {
                     }
                 }
                 Timer::Forget(version) => self.forget_version_if_over(version, now),
-                Timer::Stock(class) => self.stock(class).timer = None,
+                Timer::Stock(class) => {
+                    let stock = self.stock(class);
+                    stock.timer = None;
+                    // It was set before a make failed, or failed again: whoever waits for the pause to end waits for this.
+                    let retry_at = stock.retry_at;
+                    if retry_at > now {
+                        self.set_stock_timer(class, retry_at);
+                    }
+                }
             }
         }
         self.pump(now);
