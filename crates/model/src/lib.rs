@@ -16,6 +16,8 @@ pub mod invocation;
 pub mod limits;
 pub mod record;
 pub mod runtime_name;
+pub mod scaling;
+pub mod schedule;
 pub mod scope;
 pub mod settings;
 pub mod stored;
@@ -36,6 +38,10 @@ pub use invocation::{AttemptToken, ErrorType, FunctionError, Invocation, LogType
 pub use limits::{InvalidField, Limits};
 pub use record::{Outcome, Phases, Record};
 pub use runtime_name::{Language, Protocol, Runtime};
+pub use scaling::{
+    Metric, Plan, Provision, Scaling, ScalingPolicy, Scheduled, ScheduledAction, TargetTrackingPolicy, Tracked, Window,
+};
+pub use schedule::Schedule;
 pub use scope::AccountScope;
 pub use settings::{
     AsyncInvoke, Concurrency, Destination, DestinationConfig, Restriction, Setting, SettingContent, SettingKey, SettingKind,
