@@ -23,9 +23,13 @@ impl Engine {
             Event::Retire { function, version } => self.retire(&function, version.as_deref()),
             Event::Abort { function } => self.abort(&function, now),
             Event::Limit { function, instances } => self.set_limit(&function, instances, now),
+            Event::Keep { demand, keep } => self.set_keep(&demand, keep, now),
             Event::Pressure { bytes } => self.relieve(bytes, now),
             Event::Drain => self.drain(),
             Event::Tick => self.tick(now),
+        }
+        if !self.bereft.is_empty() {
+            self.pump(now);
         }
         mem::take(&mut self.out)
     }
@@ -67,6 +71,11 @@ impl Engine {
             if only.is_some_and(|only| *self.versions[&version].demand.key.version != *only) {
                 continue;
             }
+            let entry = &self.versions[&version];
+            if entry.keep.instances > 0 && !entry.stale {
+                // Whoever keeps it has taken the change in already, and means this very version.
+                continue;
+            }
             self.make_stale(version);
             let key = &self.versions[&version].demand.key;
             if self.index.get(key) == Some(&version) {
@@ -99,6 +108,7 @@ impl Engine {
 
     pub(super) fn drain(&mut self) {
         self.draining = true;
+        self.keep_nothing();
         let waiting: Vec<_> = self.stocks.values().flat_map(|stock| stock.waiting.iter().copied()).collect();
         for cell in waiting {
             self.end_waiting(cell);
