@@ -29,6 +29,7 @@ mod json;
 mod own;
 mod query;
 mod routes;
+mod scaling;
 mod settings;
 mod tags;
 mod triggers;

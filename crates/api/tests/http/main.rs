@@ -5,6 +5,7 @@
 
 mod functions;
 mod rig;
+mod scaling;
 mod settings;
 mod table;
 mod tags;
