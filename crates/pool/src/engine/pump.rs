@@ -174,7 +174,11 @@ impl Engine {
     fn bind_cell(&mut self, number: CellNo, order: &Order, now: Instant) {
         let version = self.versions.get_mut(&order.version).expect("a version with an order is kept");
         let own = order.nominal.filter(|nominal| version.waiters.contains(nominal));
-        let nominal = own.or(version.unordered.first().copied());
+        // A call that waits has the start for its own, also one that has another start already; only where none needs it
+        // the instance is started to be kept.
+        let waited_for = version.waiters.len() > version.slots(version.starting);
+        let any = version.waiters.first().copied().filter(|_| waited_for);
+        let nominal = own.or(version.unordered.first().copied()).or(any);
         if let Some(nominal) = nominal {
             version.unordered.remove(&nominal);
         }
