@@ -112,6 +112,9 @@ pub fn read_time(text: &str, zone: &TimeZone) -> Result<Timestamp, String> {
     zone.to_timestamp(local).map_err(|_| wrong())
 }
 
+const MONTHS: [&str; 12] = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
+const WEEKDAYS: [&str; 7] = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"];
+
 fn read_cron(text: &str) -> Result<Cron, String> {
     const FORM: &str = "must have six fields between the brackets: second minute hour day-of-month month day-of-week";
     let fields: Vec<&str> = text.split(' ').filter(|field| !field.is_empty()).collect();
@@ -135,6 +138,14 @@ fn read_cron(text: &str) -> Result<Cron, String> {
             "must have 1 to 7 (Monday to Sunday) or MON to SUN as its day of the week (actual: '{}')",
             shown(weekday)
         ));
+    }
+    let named = |field: &str, names: &[&str]| {
+        let words = field.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty());
+        words.into_iter().all(|word| names.iter().any(|name| name.eq_ignore_ascii_case(word)))
+    };
+    let plain = [minute, hour, day].iter().all(|field| named(field, &[]));
+    if !plain || !named(month, &MONTHS) || !named(weekday, &WEEKDAYS) {
+        return Err(format!("must have JAN to DEC and MON to SUN as its only words (actual: '{}')", shown(text)));
     }
     let any = |field: &str| if field == "?" { "*".to_owned() } else { field.to_owned() };
     let pattern = format!("{second} {minute} {hour} {} {month} {}", any(day), any(weekday));
@@ -247,7 +258,7 @@ mod tests {
             ("cron(0 0 4 ? * 0)", "Monday"),
             ("cron(0 0 4 ? * 8)", "is no cron"),
             ("cron(0 0 4 ? * 1/2)", "Monday"),
-            ("cron(0 0 4 L * *)", "is"),
+            ("cron(0 0 4 L * *)", "only words"),
             ("cron(0 ? 4 * * *)", "days only"),
             ("cron(0 0 4 * * \u{202e})", "only digits"),
             ("cron(0 0 0 30 2 ?)", "never due"),

@@ -99,7 +99,9 @@ impl Engine {
     pub(super) fn make_stale(&mut self, version: VersionNo) {
         let entry = self.version(version);
         entry.stale = true;
-        for cell in entry.free.clone() {
+        let free = entry.free.clone();
+        self.bereft.insert(version);
+        for cell in free {
             if matches!(self.cells[&cell].state, State::Live { in_flight: 0, .. }) {
                 self.stop(cell, true);
             }

@@ -156,9 +156,9 @@ impl Version {
         !self.stale && !self.disabled && self.held - self.leaving - orders < self.keep.instances
     }
 
-    /// Whether there may be no more instances than are kept.
+    /// Whether there may be no more instances than are kept. What waits for a version that is superseded is still served.
     pub(super) fn is_closed(&self) -> bool {
-        !(self.demand.on_demand && self.keep.on_demand)
+        !self.stale && !(self.demand.on_demand && self.keep.on_demand)
     }
 
     /// Live cells that can have further calls.
