@@ -28,7 +28,8 @@ impl Engine {
             Event::Drain => self.drain(),
             Event::Tick => self.tick(now),
         }
-        if !self.bereft.is_empty() {
+        // What makes room for a start may itself be missed; each round ends at least one idle instance.
+        while !self.bereft.is_empty() {
             self.pump(now);
         }
         mem::take(&mut self.out)
