@@ -91,6 +91,7 @@ impl Engine {
         };
         self.versions.insert(number, version);
         self.index.insert(key.clone(), number);
+        self.bereft.insert(number);
         number
     }
 
@@ -236,6 +237,7 @@ impl Engine {
         if !version.is_over(now) {
             return;
         }
+        self.remove_hungry(number);
         let version = self.versions.remove(&number).expect("it was there a line ago");
         let key = &version.demand.key;
         self.timers.remove(&(version.forget_at, Timer::Forget(number)));

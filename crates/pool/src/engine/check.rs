@@ -105,7 +105,10 @@ impl Engine {
                 .hungry
                 .is_some_and(|turn| self.accounts[function.key.account()].hungry.contains(&(function.instances, turn, *number)));
             assert_eq!(version.hungry.is_some(), in_line, "who is hungry stands where it holds what it holds");
-            assert!(version.hungry.is_some() || !version.wants() || version.retry_at > now, "who wants a start is in the ring");
+            assert!(
+                version.hungry.is_some() || !version.wants() || version.retry_at > now,
+                "who wants a start is in the ring: {version:?}"
+            );
             let free: HashSet<_> = version.free.iter().collect();
             assert_eq!(free.len(), version.free.len());
         }

@@ -46,8 +46,10 @@ impl Engine {
     /// Nothing is kept any more.
     pub(super) fn keep_nothing(&mut self) {
         self.keeps.clear();
-        for version in self.versions.values_mut() {
+        for (number, version) in &mut self.versions {
             version.keep = Keep::default();
+            // What waited for one of few may have one of its own now.
+            self.bereft.insert(*number);
         }
     }
 
