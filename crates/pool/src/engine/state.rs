@@ -158,7 +158,7 @@ impl Version {
 
     /// Whether there may be no more instances than are kept. What waits for a version that is superseded is still served.
     pub(super) fn is_closed(&self) -> bool {
-        !self.stale && !(self.demand.on_demand && self.keep.on_demand)
+        !(self.stale || self.demand.on_demand && self.keep.on_demand)
     }
 
     /// Live cells that can have further calls.
