@@ -121,4 +121,42 @@ run({
     await refused('LayerNotFound', sdk.listLayerVersions('lay-none', new fc.ListLayerVersionsRequest({})));
     await sdk.deleteFunction('ctl-layers');
   },
+  async 'provision and scaling configurations work from node too'() {
+    await create('ctl-node', says('ready'));
+    const qualifier = 'LATEST';
+    const get = async () => (await sdk.getProvisionConfig('ctl-node', new fc.GetProvisionConfigRequest({ qualifier }))).body;
+    assert.deepStrictEqual([(await get()).target, (await get()).current], [0, 0]);
+    const action = { name: 'a', scheduleExpression: 'cron(0 0 4 * * *)', target: 2, timeZone: 'Asia/Shanghai', startTime: '2036-01-01T00:00:00' };
+    const policy = { name: 'p', metricType: 'ProvisionedConcurrencyUtilization', metricTarget: 0.5, minCapacity: 1, maxCapacity: 1 };
+    const put = async (members) => {
+      const body = new fc.PutProvisionConfigInput(members);
+      return (await sdk.putProvisionConfig('ctl-node', new fc.PutProvisionConfigRequest({ qualifier, body }))).body;
+    };
+    const said = await put({
+      defaultTarget: 1,
+      alwaysAllocateCPU: false,
+      scheduledActions: [new fc.ScheduledAction(action)],
+      targetTrackingPolicies: [new fc.TargetTrackingPolicy(policy)],
+    });
+    assert.deepStrictEqual([said.target, said.defaultTarget, said.alwaysAllocateCPU], [1, 1, false]);
+    const given = JSON.parse(JSON.stringify([said.scheduledActions[0], said.targetTrackingPolicies[0]]));
+    assert.deepStrictEqual(given, [action, policy]);
+    while ((await get()).current !== 1) assert.ok(!(await get()).currentError);
+    assert.strictEqual(await answer('ctl-node'), 'ready');
+    await refused('InvalidArgument', put({ defaultTarget: -1 }));
+    const list = (await sdk.listProvisionConfigs(new fc.ListProvisionConfigsRequest({ functionName: 'ctl-node' }))).body;
+    assert.deepStrictEqual(list.provisionConfigs.map((each) => each.defaultTarget), [1]);
+    await sdk.deleteProvisionConfig('ctl-node', new fc.DeleteProvisionConfigRequest({ qualifier }));
+
+    const body = new fc.PutScalingConfigInput({ minInstances: 0, enableOnDemandScaling: false });
+    await sdk.putScalingConfig('ctl-node', new fc.PutScalingConfigRequest({ qualifier, body }));
+    await refused('ResourceExhausted', invoke('ctl-node', ''));
+    const status = (await sdk.getScalingConfig('ctl-node', new fc.GetScalingConfigRequest({ qualifier }))).body;
+    assert.deepStrictEqual([status.minInstances, status.currentInstances, status.enableOnDemandScaling], [0, 0, false]);
+    const scaling = (await sdk.listScalingConfigs(new fc.ListScalingConfigsRequest({ functionName: 'ctl-node' }))).body;
+    assert.strictEqual(scaling.scalingConfigs.length, 1);
+    await sdk.deleteScalingConfig('ctl-node', new fc.DeleteScalingConfigRequest({ qualifier }));
+    assert.strictEqual(await answer('ctl-node'), 'ready');
+    await sdk.deleteFunction('ctl-node');
+  },
 });

@@ -362,4 +362,86 @@ def layers_are_seen_at_opt_in_the_functions_order():
     sdk.delete_function("ctl-layers")
 
 
+@claim
+def a_provision_configuration_round_trips_and_stands():
+    create("ctl-ready", WHO)
+    publish("ctl-ready")
+    set_alias("ctl-ready", "live", "1", new=True)
+    get = lambda qualifier: sdk.get_provision_config("ctl-ready", fc.GetProvisionConfigRequest(qualifier=qualifier)).body
+    none = get("live").to_map()
+    assert (none["target"], none["current"], none["defaultTarget"]) == (0, 0, 0), none
+    action = fc.ScheduledAction(
+        name="nightly", schedule_expression="cron(0 0 4 * * *)", target=1, time_zone="Asia/Shanghai",
+        start_time="2036-01-01T00:00:00", end_time="2037-01-01T00:00:00",
+    )
+    policy = fc.TargetTrackingPolicy(
+        name="busy", metric_type="CPUUtilization", metric_target=0.6, min_capacity=1, max_capacity=5,
+        start_time="2036-01-01T00:00:00Z", end_time="2037-01-01T00:00:00Z",
+    )
+    body = fc.PutProvisionConfigInput(
+        default_target=1, always_allocate_cpu=False, always_allocate_gpu=False,
+        scheduled_actions=[action], target_tracking_policies=[policy],
+    )
+    put = lambda qualifier, body: sdk.put_provision_config("ctl-ready", fc.PutProvisionConfigRequest(qualifier=qualifier, body=body)).body
+    said = put("live", body)
+    assert said.function_arn.endswith(":functions/ctl-ready/live") and (said.target, said.default_target) == (1, 1)
+    sent, back = body.to_map(), said.to_map()
+    assert {member: back[member] for member in sent} == sent, back
+    while get("live").current != 1:
+        assert not get("live").current_error, get("live")
+    instances = sdk.list_instances("ctl-ready", fc.ListInstancesRequest(qualifier="live")).body.instances
+    assert [i.version_id for i in instances] == ["1"], instances
+    put("LATEST", fc.PutProvisionConfigInput(target=0))
+    listed = lambda **members: sdk.list_provision_configs(fc.ListProvisionConfigsRequest(**members)).body
+    first = listed(function_name="ctl-ready", limit=1)
+    second = listed(function_name="ctl-ready", limit=1, next_token=first.next_token)
+    arns = [c.function_arn.rsplit("/", 1)[1] for c in first.provision_configs + second.provision_configs]
+    assert arns == ["LATEST", "live"] and not second.next_token, arns
+    for wrong in [
+        fc.PutProvisionConfigInput(default_target=-1),
+        fc.PutProvisionConfigInput(default_target=10**12),
+        fc.PutProvisionConfigInput(scheduled_actions=[fc.ScheduledAction(name="a", schedule_expression="daily", target=1)]),
+        fc.PutProvisionConfigInput(scheduled_actions=[action, action]),
+        fc.PutProvisionConfigInput(target_tracking_policies=[fc.TargetTrackingPolicy(
+            name="p", metric_type="CPUUtilization", metric_target=0.6, min_capacity=5, max_capacity=1)]),
+    ]:
+        refused("InvalidArgument", 400, lambda: put("live", wrong))
+    assert get("live").to_map()["scheduledActions"] == back["scheduledActions"], "nothing of it was applied"
+    refused("AliasNotFound", 404, lambda: put("nobody", fc.PutProvisionConfigInput(default_target=1)))
+    scaling = fc.PutScalingConfigRequest(qualifier="live", body=fc.PutScalingConfigInput(min_instances=1))
+    refused("ProvisionConfigExist", 409, lambda: sdk.put_scaling_config("ctl-ready", scaling))
+    for qualifier in ["live", "LATEST"]:
+        sdk.delete_provision_config("ctl-ready", fc.DeleteProvisionConfigRequest(qualifier=qualifier))
+    assert not listed(function_name="ctl-ready").provision_configs and get("live").target == 0
+    sdk.delete_function("ctl-ready")
+
+
+@claim
+def a_scaling_configuration_round_trips_and_closes_a_function():
+    create("ctl-scaling", WHO)
+    get = lambda: sdk.get_scaling_config("ctl-scaling", fc.GetScalingConfigRequest(qualifier="LATEST")).body
+    assert not get().function_arn
+    body = fc.PutScalingConfigInput(
+        min_instances=1, enable_on_demand_scaling=False, enable_mix_mode=False, request_dispatch_policy="p",
+        scheduled_policies=[fc.ScheduledPolicy(name="s", schedule_expression="at(2036-01-01T00:00:00Z)", target=2)],
+        horizontal_scaling_policies=[fc.ScalingPolicy(
+            name="h", metric_type="ProvisionedConcurrencyUtilization", metric_target=0.5, min_instances=1, max_instances=1,
+            start_time="2036-01-01T00:00:00", time_zone="Europe/Berlin")],
+    )
+    put = lambda body: sdk.put_scaling_config("ctl-scaling", fc.PutScalingConfigRequest(qualifier="LATEST", body=body)).body
+    back = put(body).to_map()
+    assert {member: back[member] for member in body.to_map()} == body.to_map() and back["targetInstances"] == 1, back
+    assert invoke("ctl-scaling")[0] == 200
+    assert get().current_instances == 1
+    listed = sdk.list_scaling_configs(fc.ListScalingConfigsRequest(function_name="ctl-scaling")).body.scaling_configs
+    assert [c.min_instances for c in listed] == [1], listed
+    put(fc.PutScalingConfigInput(min_instances=0, enable_on_demand_scaling=False))
+    refused("ResourceExhausted", 429, lambda: invoke("ctl-scaling"))
+    provision = fc.PutProvisionConfigRequest(qualifier="LATEST", body=fc.PutProvisionConfigInput(default_target=1))
+    refused("ResidentScalingConfigExists", 409, lambda: sdk.put_provision_config("ctl-scaling", provision))
+    sdk.delete_scaling_config("ctl-scaling", fc.DeleteScalingConfigRequest(qualifier="LATEST"))
+    assert invoke("ctl-scaling")[0] == 200
+    sdk.delete_function("ctl-scaling")
+
+
 run()

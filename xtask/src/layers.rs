@@ -31,7 +31,7 @@ enum Layer {
 const LAYERS: &[(Layer, &[&str])] = &[
     (Layer::Nouns, &["model"]),
     (Layer::Mechanisms, &["walls", "sandbox", "runtime", "wasm", "store", "blobs", "auth", "telemetry", "unpack"]),
-    (Layer::Engines, &["control", "triggers", "invoke", "pool", "events", "objects", "build", "meter"]),
+    (Layer::Engines, &["control", "scaling", "triggers", "invoke", "pool", "events", "objects", "build", "meter"]),
     (Layer::Doors, &["gateway", "api", "console"]),
     (Layer::Server, &["server"]),
     (Layer::Binary, &["cli", "bench"]),
@@ -46,6 +46,9 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("auth", "store"),
     ("control", "invoke"),
     ("control", "pool"),
+    ("control", "scaling"),
+    ("scaling", "invoke"),
+    ("scaling", "pool"),
     ("triggers", "invoke"),
     ("events", "invoke"),
     ("invoke", "pool"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dunlin_auth::{Verified, Verifier};
 use dunlin_control::{CodeDownload, Control};
-use dunlin_model::{Limits, RequestId};
+use dunlin_model::{Limits, RequestId, SettingKind};
 use dunlin_runtime::{Body, BoxError};
 use dunlin_store::Store;
 use dunlin_telemetry::Logs;
@@ -176,6 +176,14 @@ impl Api {
             Served::GetConcurrencyConfig => self.get_concurrency(&asked),
             Served::DeleteConcurrencyConfig => self.delete_concurrency(&asked).await,
             Served::ListConcurrencyConfigs => self.list_concurrency(&asked),
+            Served::PutProvisionConfig => self.put_provision(&asked).await,
+            Served::GetProvisionConfig => self.get_ready(&asked, SettingKind::Provision),
+            Served::DeleteProvisionConfig => self.delete_ready(&asked, SettingKind::Provision).await,
+            Served::ListProvisionConfigs => self.list_ready(&asked, SettingKind::Provision),
+            Served::PutScalingConfig => self.put_scaling(&asked).await,
+            Served::GetScalingConfig => self.get_ready(&asked, SettingKind::Scaling),
+            Served::DeleteScalingConfig => self.delete_ready(&asked, SettingKind::Scaling).await,
+            Served::ListScalingConfigs => self.list_ready(&asked, SettingKind::Scaling),
             Served::PutAsyncInvokeConfig => self.put_async_invoke(&asked).await,
             Served::GetAsyncInvokeConfig => self.get_async_invoke(&asked),
             Served::DeleteAsyncInvokeConfig => self.delete_async_invoke(&asked).await,

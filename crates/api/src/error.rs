@@ -120,6 +120,8 @@ impl From<ControlError> for ApiError {
             ControlError::AsyncInvokeNotFound { .. } => (StatusCode::NOT_FOUND, "AsyncConfigNotExists"),
             ControlError::ConcurrencyNotFound { .. } => (StatusCode::NOT_FOUND, "OnDemandConfigNotFound"),
             ControlError::ReservationExceeded { .. } => (StatusCode::BAD_REQUEST, "InvalidArgument"),
+            ControlError::ProvisionExists { .. } => (StatusCode::CONFLICT, "ProvisionConfigExist"),
+            ControlError::ScalingExists { .. } => (StatusCode::CONFLICT, "ResidentScalingConfigExists"),
             ControlError::VpcBindingNotFound { .. } => (StatusCode::NOT_FOUND, "VpcBindingNotFound"),
             ControlError::LayerNotFound { .. } => (StatusCode::NOT_FOUND, "LayerNotFound"),
             ControlError::LayerVersionNotFound { .. } | ControlError::LayerArnNotFound { .. } => {

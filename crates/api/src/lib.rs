@@ -30,6 +30,7 @@ mod layers;
 mod own;
 mod query;
 mod routes;
+mod scaling;
 mod settings;
 mod tags;
 mod triggers;

@@ -106,6 +106,16 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ConcurrencyCommand,
     },
+    /// Instances that are started before the first call and kept ready
+    Provision {
+        #[command(subcommand)]
+        command: ProvisionCommand,
+    },
+    /// The same in the newer form, which can also keep a function to these instances
+    Scaling {
+        #[command(subcommand)]
+        command: ScalingCommand,
+    },
     /// What a function printed
     Logs(Logs),
     /// One line for each call of a function: where it ran, how long, what it cost
@@ -179,6 +189,9 @@ pub(crate) struct Capacity {
     /// Memory for all instances together, in MB [default: three quarters of the machine's]
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(64..))]
     pub(crate) memory_mb: Option<u64>,
+    /// How long the load must have been lower before fewer instances are kept ready for it [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) scale_in_after: Option<u64>,
     /// What instances do between calls
     #[arg(long, value_enum, default_value_t = Idle::Freeze)]
     pub(crate) idle: Idle,
@@ -463,6 +476,68 @@ pub(crate) enum ConcurrencyCommand {
         /// The function
         name: String,
     },
+}
+
+/// Which function, and which part of it.
+#[derive(Debug, Args)]
+pub(crate) struct Qualified {
+    /// The function
+    pub(crate) name: String,
+    /// A version or an alias
+    #[arg(long, value_name = "NAME", default_value = "LATEST")]
+    pub(crate) qualifier: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProvisionCommand {
+    /// List what is kept ready
+    Ls {
+        /// Only of this function
+        name: Option<String>,
+    },
+    /// Show what is kept ready, how much of it is there, and why not all
+    Get(Qualified),
+    /// Keep so many instances ready, in place of what was said before
+    Set {
+        #[command(flatten)]
+        of: Qualified,
+        /// How many, while no schedule and no policy says otherwise
+        instances: u64,
+        /// Let them stand still between calls
+        #[arg(long)]
+        freeze: bool,
+        /// Schedules and policies, as JSON with the API's members, or @FILE
+        #[arg(long, value_name = "JSON")]
+        config: Option<String>,
+    },
+    /// Keep no instances ready any more
+    Rm(Qualified),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ScalingCommand {
+    /// List what is kept ready
+    Ls {
+        /// Only of this function
+        name: Option<String>,
+    },
+    /// Show what is kept ready, how much of it is there, and why not all
+    Get(Qualified),
+    /// Keep so many instances ready, in place of what was said before
+    Set {
+        #[command(flatten)]
+        of: Qualified,
+        /// How many, while no schedule and no policy says otherwise
+        instances: u64,
+        /// Refuse calls that these instances cannot take
+        #[arg(long)]
+        no_on_demand: bool,
+        /// Schedules and policies, as JSON with the API's members, or @FILE
+        #[arg(long, value_name = "JSON")]
+        config: Option<String>,
+    },
+    /// Keep no instances ready any more
+    Rm(Qualified),
 }
 
 #[derive(Debug, Args)]

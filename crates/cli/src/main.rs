@@ -23,6 +23,7 @@ mod package;
 mod platform;
 mod records;
 mod runtimes;
+mod scaling;
 mod versions;
 
 use std::process::ExitCode;
@@ -82,6 +83,8 @@ fn run(arguments: Arguments, output: &Output) -> Result<ExitCode, Failure> {
         Command::Rollback(rollback) => versions::rollback(&client()?, output, &rollback),
         Command::Layer { command } => layers::run(&client()?, output, &command),
         Command::Concurrency { command } => concurrency::run(&client()?, output, &command),
+        Command::Provision { command } => scaling::run_provision(&client()?, output, &command),
+        Command::Scaling { command } => scaling::run_scaling(&client()?, output, &command),
         Command::Logs(logs) => logs::run(&client()?, output, &logs),
         Command::Records(query) => records::run(&client()?, output, &query),
         Command::Runtime { command: RuntimeCommand::Ls } => runtimes::list(&client()?, output),

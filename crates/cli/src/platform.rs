@@ -48,6 +48,7 @@ fn capacity(said: &args::Capacity) -> Capacity {
         instances_per_function: said.instances_per_function,
         waiting_calls: said.waiting_calls,
         queue_wait: said.queue_wait.map(Duration::from_secs),
+        scale_in_after: said.scale_in_after.map(Duration::from_secs),
         stock: said.stock,
         memory_mb: said.memory_mb,
         idle: match said.idle {

@@ -116,6 +116,7 @@ impl Control {
         match self.inner.store.replace_alias(&key, &alias, current.revision).await {
             Ok(revision) => {
                 tracing::info!(function = %key.function, alias = %alias.name, version = %alias.version, "alias switched");
+                self.inner.scaling.refresh();
                 Ok(Arc::new(Stored { value: alias, revision }))
             }
             Err(ReplaceError::NotFound) => Err(alias_not_found(key.function.name(), name)),
@@ -133,7 +134,10 @@ impl Control {
         for _ in 0..DELETE_TRIES {
             let (key, current) = self.alias(scope, function, name)?;
             match self.inner.store.delete_alias(&key, current.revision).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.inner.scaling.refresh();
+                    return Ok(());
+                }
                 Err(DeleteError::Conflict { .. }) => {}
                 Err(DeleteError::NotFound) => return Err(alias_not_found(key.function.name(), name)),
                 Err(DeleteError::Store(error)) => return Err(error.into()),

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::concurrency::Reservations;
 use crate::error::Error;
-use crate::instances::Instances;
+use crate::instances::{Instances, KeepsReady};
 use crate::packages::Packages;
 use crate::seal::Seal;
 
@@ -64,6 +64,8 @@ pub struct Parts {
     pub sandboxes: Arc<dyn Sandboxes>,
     /// Who runs them.
     pub instances: Arc<dyn Instances>,
+    /// Who keeps some of them ready.
+    pub scaling: Arc<dyn KeepsReady>,
     /// The time of day.
     pub clock: Clock,
 }
@@ -87,6 +89,7 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) instances: Arc<dyn Instances>,
+    pub(crate) scaling: Arc<dyn KeepsReady>,
     pub(crate) clock: Clock,
     pub(crate) packages: Packages,
     pub(crate) seal: Seal,
@@ -99,12 +102,12 @@ impl Control {
     /// A control plane over `parts`.
     #[must_use]
     pub fn new(config: Config, parts: Parts) -> Self {
-        let Parts { store, blobs, sandboxes, instances, clock } = parts;
+        let Parts { store, blobs, sandboxes, instances, scaling, clock } = parts;
         let packages = Packages::new(Arc::clone(&store), blobs, sandboxes, Arc::clone(&clock), &config);
         let seal = Seal::new(config.seal_key);
         let adding_trigger = tokio::sync::Mutex::new(());
         let reservations = Reservations::default();
-        let inner = Inner { config, store, instances, clock, packages, seal, reservations, adding_trigger };
+        let inner = Inner { config, store, instances, scaling, clock, packages, seal, reservations, adding_trigger };
         let control = Self { inner: Arc::new(inner) };
         control.apply_limits();
         control
@@ -174,6 +177,8 @@ impl Control {
     /// The older code's instances end; calls in flight finish on them.
     pub(crate) fn retire(&self, key: &FunctionKey, version: Option<&str>, revision: Revision) {
         tracing::debug!(function = %key, revision = revision.0, "instances of older revisions retire");
+        // First what is kept: an instance that is to be gone is not to be replaced.
+        self.inner.scaling.refresh();
         self.inner.instances.retire(key, version);
     }
 

@@ -93,6 +93,24 @@ pub enum Error {
         /// What others have.
         taken: u64,
     },
+    /// What is kept ready is said in the older form already.
+    #[error(
+        "function '{function}' has a provision configuration for qualifier '{qualifier}'; delete it first, or change that one"
+    )]
+    ProvisionExists {
+        /// The function.
+        function: FunctionName,
+        /// Of what.
+        qualifier: String,
+    },
+    /// What is kept ready is said in the newer form already.
+    #[error("function '{function}' has a scaling configuration for qualifier '{qualifier}'; delete it first, or change that one")]
+    ScalingExists {
+        /// The function.
+        function: FunctionName,
+        /// Of what.
+        qualifier: String,
+    },
     /// The function is not bound to that network.
     #[error("function '{function}' is not bound to vpc '{vpc_id}'")]
     VpcBindingNotFound {

@@ -1,7 +1,8 @@
 //! Instances, as far as the control plane has to do with them.
 
-use dunlin_model::{AccountScope, AliasKey, FunctionConfig, FunctionKey};
+use dunlin_model::{AccountScope, AliasKey, FunctionConfig, FunctionKey, SettingKey};
 use dunlin_pool::{InstanceInfo, Pool};
+use dunlin_scaling::{Readiness, Scaler};
 use jiff::Timestamp;
 
 use crate::control::Control;
@@ -38,6 +39,23 @@ impl Instances for Pool {
     }
     fn instances(&self, function: &FunctionKey) -> Vec<InstanceInfo> {
         Self::instances(self, function)
+    }
+}
+
+/// What the control plane needs of whoever keeps instances ready.
+pub trait KeepsReady: Send + Sync + 'static {
+    /// Something changed that has to do with which instances are kept: what is stored now is acted on.
+    fn refresh(&self);
+    /// How a setting stands, as of the last [`KeepsReady::refresh`] and what there is now.
+    fn standing(&self, key: &SettingKey) -> Readiness;
+}
+
+impl KeepsReady for Scaler {
+    fn refresh(&self) {
+        Self::refresh(self);
+    }
+    fn standing(&self, key: &SettingKey) -> Readiness {
+        Self::standing(self, key)
     }
 }
 

@@ -37,6 +37,7 @@ impl Control {
         let content = SettingContent::Restriction(Restriction { disable: true, reason });
         let key = SettingKey::of(&function, SettingKind::Restriction);
         self.put_setting(&key, None, |_| Ok(content.clone())).await?;
+        self.inner.scaling.refresh();
         if input.abort_ongoing_request.unwrap_or(false) {
             self.inner.instances.abort(&function);
         } else {
@@ -55,6 +56,7 @@ impl Control {
         if self.setting(&key).is_some() {
             let content = SettingContent::Restriction(Restriction { disable: false, reason: None });
             self.put_setting(&key, None, |_| Ok(content.clone())).await?;
+            self.inner.scaling.refresh();
         }
         Ok(())
     }

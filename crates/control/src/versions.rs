@@ -94,6 +94,7 @@ impl Control {
         if let Some(package) = package {
             self.inner.packages.release(package);
         }
+        self.inner.scaling.refresh();
         self.inner.instances.retire(&key, Some(&number.to_string()));
         tracing::info!(function = %key, version = %number, "version deleted");
         Ok(())

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dunlin_model::{FunctionError, Invocation, LogType, Origin, Outcome, Phases, Protocol};
-use dunlin_pool::{InstanceSpec, Lease, LeaseError, Pool, StartFailure, StartOutput};
+use dunlin_model::{FunctionError, FunctionKey, Invocation, LogType, Origin, Outcome, Phases, Protocol, Target};
+use dunlin_pool::{InstanceSpec, Lease, LeaseError, NoInterpreter, Pool, StartFailure, StartOutput};
 use dunlin_runtime::{Answer, Answered, CallContext, CallError, Failed, HttpBase, Payload, StartError};
 use dunlin_store::Store;
 use jiff::Timestamp;
@@ -117,6 +117,14 @@ impl Invoker {
             event @ Payload::Event(_) => event,
         };
         Run { inner: &self.inner, invocation, spec, account, dead: 0, output: StartOutput::default() }.run(payload).await
+    }
+
+    /// What instances are made from for calls that mean `target`, one of `function`'s.
+    ///
+    /// # Errors
+    /// No interpreter here serves its runtime.
+    pub fn spec(&self, function: &FunctionKey, target: &Target) -> Result<Arc<InstanceSpec>, NoInterpreter> {
+        self.inner.specs.of(function, target, self.inner.pool.interpreters())
     }
 
     /// Calls that have not ended yet, streamed answers included.

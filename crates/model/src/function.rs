@@ -258,12 +258,15 @@ pub struct FunctionPatch {
     pub rest: BTreeMap<String, Value>,
 }
 
-/// Members that are stored and given back without an effect of their own yet.
+/// See [`FunctionConfig::scales_on_demand`].
+const ON_DEMAND_OFF: &str = "disableOndemand";
+
+/// Members that are stored and given back as they came.
 const KEPT: &[&str] = &[
     "customContainerConfig",
     "customDNS",
     "disableInjectCredentials",
-    "disableOndemand",
+    ON_DEMAND_OFF,
     "enableLongLiving",
     "gpuConfig",
     "instanceIsolationMode",
@@ -359,6 +362,9 @@ impl FunctionPatch {
                 if value.is_null() {
                     continue;
                 }
+                if member == ON_DEMAND_OFF && !value.is_boolean() {
+                    return Err(InvalidField::new(member, "must be true or false"));
+                }
                 config.kept.insert(member, value);
             }
         }
@@ -372,6 +378,12 @@ fn parse_runtime(text: &str) -> Result<Runtime, InvalidField> {
 }
 
 impl FunctionConfig {
+    /// Whether there may be more instances than are kept ready.
+    #[must_use]
+    pub fn scales_on_demand(&self) -> bool {
+        self.kept.get(ON_DEMAND_OFF) != Some(&Value::Bool(true))
+    }
+
     /// vCPUs in force: what was set, or memory in proportion, at least 0.05.
     #[must_use]
     pub fn cpu_in_force(&self) -> f64 {

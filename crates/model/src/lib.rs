@@ -17,6 +17,8 @@ pub mod layer;
 pub mod limits;
 pub mod record;
 pub mod runtime_name;
+pub mod scaling;
+pub mod schedule;
 pub mod scope;
 pub mod settings;
 pub mod stored;
@@ -38,6 +40,10 @@ pub use layer::{Layer, LayerArn, LayerKey, LayerUse, LayerVersion};
 pub use limits::{InvalidField, Limits};
 pub use record::{Outcome, Phases, Record};
 pub use runtime_name::{Language, Protocol, Runtime};
+pub use scaling::{
+    Metric, Plan, Provision, Scaling, ScalingPolicy, Scheduled, ScheduledAction, TargetTrackingPolicy, Tracked, Window,
+};
+pub use schedule::Schedule;
 pub use scope::AccountScope;
 pub use settings::{
     AsyncInvoke, Concurrency, Destination, DestinationConfig, Restriction, Setting, SettingContent, SettingKey, SettingKind,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{AccountId, FunctionKey, FunctionName, InvalidId};
 use crate::limits::InvalidField;
+use crate::scaling::{Provision, Scaling};
 
 /// Which kind of setting. A function has at most one of each kind for each qualifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,11 +21,16 @@ pub enum SettingKind {
     Restriction,
     /// See [`VpcBindings`]; for the function as a whole.
     VpcBindings,
+    /// See [`Provision`]; for each qualifier.
+    Provision,
+    /// See [`Scaling`]; for each qualifier.
+    Scaling,
 }
 
 impl SettingKind {
     /// All there are.
-    pub const ALL: [Self; 4] = [Self::AsyncInvoke, Self::Concurrency, Self::Restriction, Self::VpcBindings];
+    pub const ALL: [Self; 6] =
+        [Self::AsyncInvoke, Self::Concurrency, Self::Restriction, Self::VpcBindings, Self::Provision, Self::Scaling];
 
     /// As it is stored.
     #[must_use]
@@ -34,6 +40,8 @@ impl SettingKind {
             Self::Concurrency => "concurrency",
             Self::Restriction => "restriction",
             Self::VpcBindings => "vpcBindings",
+            Self::Provision => "provision",
+            Self::Scaling => "scaling",
         }
     }
 }
@@ -129,6 +137,10 @@ pub enum SettingContent {
     Restriction(Restriction),
     /// Which networks it is bound to.
     VpcBindings(VpcBindings),
+    /// How many instances are kept ready, in the older form.
+    Provision(Provision),
+    /// How many instances are kept ready, in the newer form.
+    Scaling(Scaling),
 }
 
 impl SettingContent {
@@ -140,6 +152,8 @@ impl SettingContent {
             Self::Concurrency(_) => SettingKind::Concurrency,
             Self::Restriction(_) => SettingKind::Restriction,
             Self::VpcBindings(_) => SettingKind::VpcBindings,
+            Self::Provision(_) => SettingKind::Provision,
+            Self::Scaling(_) => SettingKind::Scaling,
         }
     }
 
@@ -148,7 +162,7 @@ impl SettingContent {
     pub fn share(&self) -> u64 {
         match self {
             Self::Concurrency(concurrency) => concurrency.reserved_concurrency,
-            Self::AsyncInvoke(_) | Self::Restriction(_) | Self::VpcBindings(_) => 0,
+            Self::AsyncInvoke(_) | Self::Restriction(_) | Self::VpcBindings(_) | Self::Provision(_) | Self::Scaling(_) => 0,
         }
     }
 }

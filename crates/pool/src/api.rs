@@ -101,6 +101,7 @@ impl InstanceSpec {
             concurrency: config.concurrency_in_force(),
             idle: config.idle_timeout.and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs),
             memory_bytes: u64::try_from(config.memory_size).unwrap_or(0) << 20,
+            on_demand: config.scales_on_demand(),
             key,
         };
         Ok(Self { demand: Arc::new(demand), function, qualifier })
@@ -195,6 +196,19 @@ pub enum InstanceState {
     Draining,
 }
 
+/// How what is kept of a version does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Instances that serve or could, at this moment.
+    pub ready: usize,
+    /// Calls in them.
+    pub in_use: usize,
+    /// Calls that wait for one.
+    pub waiting: usize,
+    /// Why there are not as many as are kept, if that is so and more is known than that they are on their way.
+    pub problem: Option<String>,
+}
+
 /// How full the pool is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -225,6 +239,8 @@ pub struct Refusals {
     pub disabled: u64,
     /// Where they would have waited was full.
     pub crowded: u64,
+    /// Of functions that have only the instances that are kept ready.
+    pub provisioned: u64,
     /// They would have waited too long.
     pub hopeless: u64,
     /// They did wait too long.
@@ -235,6 +251,7 @@ impl Refusals {
     pub(crate) fn count(&mut self, throttled: &Throttled) {
         *match throttled {
             Throttled::Disabled => &mut self.disabled,
+            Throttled::Provisioned { .. } => &mut self.provisioned,
             Throttled::Crowded { .. } => &mut self.crowded,
             Throttled::Hopeless { .. } => &mut self.hopeless,
             Throttled::Waited { .. } => &mut self.waited,

@@ -20,6 +20,7 @@
 //! # Invariants
 //! - An instance serves one [`dunlin_model::VersionKey`] for its whole life, never another.
 //! - No waiter is forgotten: each is granted, refused or cancelled, at the latest when its deadline passes.
+//! - As many instances of a version are ready as were said to be kept, as far as the limits allow.
 //! - No limit is passed: instances of an account, memory of the node, starts and makes under way, calls waiting.
 //! - No idle instance outlives its time, and none of a superseded revision stays idle.
 //! - An instance is forgotten only after its walls are down.
@@ -41,9 +42,11 @@ mod throttle;
 mod worker;
 
 pub use api::{
-    Config, InstanceInfo, InstanceSpec, InstanceState, LeaseError, Observer, Refusals, Seen, StartFailure, StartOutput, Stats,
+    Config, InstanceInfo, InstanceSpec, InstanceState, Kept, LeaseError, Observer, Refusals, Seen, StartFailure, StartOutput,
+    Stats,
 };
 pub use class::{Class, NoInterpreter, Program};
+pub use engine::Keep;
 pub use lease::Lease;
 pub use service::Pool;
 pub use throttle::{Limit, Room, Throttled};

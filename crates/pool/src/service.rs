@@ -8,16 +8,16 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
-use dunlin_model::{FunctionConfig, FunctionKey, InstanceId, Interpreters, Phases, RequestId};
+use dunlin_model::{FunctionConfig, FunctionKey, InstanceId, Interpreters, Phases, RequestId, VersionKey};
 use dunlin_sandbox::Sandboxes;
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::api::{Config, InstanceInfo, InstanceSpec, LeaseError, Observer, Seen, StartFailure, StartOutput, Stats};
+use crate::api::{Config, InstanceInfo, InstanceSpec, Kept, LeaseError, Observer, Seen, StartFailure, StartOutput, Stats};
 use crate::class::Class;
-use crate::engine::{Action, Bounds, CellNo, Engine, Event, WaiterId, Why};
+use crate::engine::{Action, Bounds, CellNo, Engine, Event, Keep, WaiterId, Why};
 use crate::frost::Frost;
 use crate::lease::Lease;
 use crate::start;
@@ -54,10 +54,19 @@ struct Table {
     pending: HashMap<WaiterId, Pending>,
     workers: HashMap<CellNo, Arc<dyn Worker>>,
     slots: HashMap<CellNo, Arc<Slot>>,
+    /// What instances that are kept are started from.
+    kept: HashMap<VersionKey, Spare>,
     /// Instances that are to be frozen.
     freezing: BTreeSet<CellNo>,
     /// When the ticker wakes up by itself.
     ticks_at: Option<Instant>,
+}
+
+/// A version of which instances are kept.
+struct Spare {
+    spec: Arc<InstanceSpec>,
+    /// Why its last start failed.
+    problem: Option<String>,
 }
 
 /// A call that waits.
@@ -102,6 +111,7 @@ enum Effect {
     Reply(oneshot::Sender<Result<Lease, LeaseError>>, Result<Lease, LeaseError>),
     Make { cell: CellNo, class: Class, waited_for: bool },
     Start { cell: CellNo, slot: Arc<Slot>, request: RequestId },
+    Thaw { slot: Arc<Slot> },
     Stop { cell: CellNo, worker: Arc<dyn Worker>, slot: Option<Arc<Slot>>, graceful: bool },
 }
 
@@ -149,6 +159,7 @@ impl Pool {
             pending: HashMap::new(),
             workers: HashMap::new(),
             slots: HashMap::new(),
+            kept: HashMap::new(),
             freezing: BTreeSet::new(),
             ticks_at: None,
         };
@@ -244,7 +255,7 @@ impl Pool {
     }
 
     /// The function, or only the `version` of it, changed or is gone: idle instances end at once, busy ones after their
-    /// calls. Calls that wait are still served. A new revision does this by itself when it is first called.
+    /// calls, but for those of versions that are kept ready. Calls that wait are still served. A new revision does this by itself when it is first called.
     pub fn retire(&self, function: &FunctionKey, version: Option<&str>) {
         self.inner.feed(Event::Retire { function: function.clone(), version: version.map(Into::into) });
     }
@@ -258,6 +269,38 @@ impl Pool {
     /// With 0 nobody can call it.
     pub fn limit(&self, function: &FunctionKey, instances: Option<usize>) {
         self.inner.feed(Event::Limit { function: function.clone(), instances });
+    }
+
+    /// So much of a version is kept ready from now on, until something else is said of its key.
+    pub fn keep(&self, spec: &Arc<InstanceSpec>, keep: Keep) {
+        let event = Event::Keep { demand: Arc::clone(&spec.demand), keep };
+        self.inner.feed_because(event, &Cause::default(), |table| {
+            if keep.instances == 0 {
+                table.kept.remove(spec.key());
+            } else {
+                let problem = table.kept.remove(spec.key()).and_then(|spare| spare.problem);
+                table.kept.insert(spec.key().clone(), Spare { spec: Arc::clone(spec), problem });
+            }
+        });
+    }
+
+    /// How a version does.
+    #[must_use]
+    pub fn kept(&self, key: &VersionKey) -> Kept {
+        let table = self.inner.table();
+        let load = table.engine.load_of(key);
+        let failed = table.kept.get(key).and_then(|spare| spare.problem.clone()).filter(|_| load.failing);
+        let stuck = || load.stuck.then(|| "the platform cannot make an instance at the moment".to_owned());
+        let problem = failed.or_else(|| load.limit.map(|limit| limit.to_string())).or_else(stuck);
+        Kept { ready: load.ready, in_use: load.in_use, waiting: load.waiting, problem }
+    }
+
+    /// The processor time that each instance of the version has used so far, in microseconds.
+    #[must_use]
+    pub fn cpu_us(&self, key: &VersionKey) -> Vec<(InstanceId, u64)> {
+        let table = self.inner.table();
+        let own = table.slots.values().filter(|slot| slot.spec.key() == key);
+        own.map(|slot| (slot.id.clone(), slot.worker.cpu_us())).collect()
     }
 
     /// How full the pool is.
@@ -361,19 +404,22 @@ impl Inner {
         for action in actions {
             match action {
                 Action::Make { cell, class, waited_for } => effects.push(Effect::Make { cell, class, waited_for }),
-                Action::Start { cell, waiter, .. } => {
-                    let pending = &table.pending[&waiter];
+                Action::Start { cell, demand, waiter } => {
+                    let (spec, request) = match waiter.map(|waiter| &table.pending[&waiter]) {
+                        Some(pending) => (Arc::clone(&pending.spec), pending.request.clone()),
+                        None => (Arc::clone(&table.kept[&demand.key].spec), RequestId::random()),
+                    };
                     let slot = Arc::new(Slot {
                         id: InstanceId::random(),
                         worker: Arc::clone(&table.workers[&cell]),
-                        spec: Arc::clone(&pending.spec),
+                        spec,
                         frost: Frost::default(),
                         created: Timestamp::now(),
                         started: OnceLock::new(),
                         output: Mutex::default(),
                     });
                     table.slots.insert(cell, Arc::clone(&slot));
-                    effects.push(Effect::Start { cell, slot, request: pending.request.clone() });
+                    effects.push(Effect::Start { cell, slot, request });
                 }
                 Action::Grant { waiter, cell, cold } => {
                     let lease = Lease::new(self, &table.slots[&cell], cell, cold);
@@ -389,6 +435,10 @@ impl Inner {
                     table.slots[&cell].frost.want();
                     table.freezing.insert(cell);
                     self.cold.notify_one();
+                }
+                Action::Thaw { cell } => {
+                    table.freezing.remove(&cell);
+                    effects.push(Effect::Thaw { slot: Arc::clone(&table.slots[&cell]) });
                 }
                 Action::Stop { cell, graceful } => {
                     let worker = Arc::clone(&table.workers[&cell]);
@@ -422,6 +472,13 @@ impl Inner {
                 Effect::Reply(reply, answer) => drop(reply.send(answer)),
                 Effect::Make { cell, class, waited_for } => drop(self.runtime.spawn(pool.make(cell, class, waited_for))),
                 Effect::Start { cell, slot, request } => drop(self.runtime.spawn(pool.start(cell, slot, request))),
+                Effect::Thaw { slot } => drop(self.runtime.spawn(async move {
+                    if let Err(error) = slot.frost.thaw(&pool.sandboxes, &*slot.worker).await
+                        && slot.worker.ended().borrow().is_none()
+                    {
+                        tracing::warn!(instance = %slot.id, error = %dunlin_model::chain(&error), "an instance that is to run on did not thaw");
+                    }
+                })),
                 Effect::Stop { cell, worker, slot, graceful } => {
                     drop(self.runtime.spawn(pool.stop(cell, worker, slot, graceful)));
                 }
@@ -467,7 +524,11 @@ impl Inner {
                 *slot.output() = output;
                 let started = slot.started.set(phases);
                 debug_assert!(started.is_ok(), "an instance starts once");
-                self.feed(Event::Started { cell, result: Ok(()) });
+                self.feed_because(Event::Started { cell, result: Ok(()) }, &Cause::default(), |table| {
+                    if let Some(spare) = table.kept.get_mut(&key) {
+                        spare.problem = None;
+                    }
+                });
                 if let Err(error) = start::limit_cpu(&self, &slot).await
                     && slot.worker.ended().borrow().is_none()
                 {
@@ -487,8 +548,13 @@ impl Inner {
                     memory_peak_bytes: slot.worker.memory_peak(),
                     output: problem.output,
                 };
+                let said = platform.clone();
                 let cause = Cause { failure: Some(failure), platform: Some(platform) };
-                self.feed_because(Event::Started { cell, result: Err(problem.fault) }, &cause, |_| {});
+                self.feed_because(Event::Started { cell, result: Err(problem.fault) }, &cause, |table| {
+                    if let Some(spare) = table.kept.get_mut(&key) {
+                        spare.problem = Some(said);
+                    }
+                });
                 self.observer.seen(&Seen::StartFailed { key });
             }
         }

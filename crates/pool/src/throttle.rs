@@ -51,6 +51,12 @@ pub enum Throttled {
     /// The function may have no instance.
     #[error("the function's limit is 0 instances, so that it cannot be called")]
     Disabled,
+    /// Only instances that are kept ready may serve it, and all of them are taken.
+    #[error("the function has no instances but the {instances} that are provisioned, and all of them are taken")]
+    Provisioned {
+        /// How many are kept.
+        instances: usize,
+    },
     /// The room where it would have waited is full.
     #[error("too many calls are waiting: {room}")]
     Crowded {
@@ -85,7 +91,7 @@ impl Throttled {
     #[must_use]
     pub fn is_callers(&self) -> bool {
         match self {
-            Self::Disabled => true,
+            Self::Disabled | Self::Provisioned { .. } => true,
             Self::Crowded { room, .. } => !matches!(room, Room::Node(_)),
             Self::Hopeless { limit, .. } => *limit != Limit::Node,
             Self::Waited { limit, .. } => limit.is_some_and(|limit| limit != Limit::Node),
@@ -97,6 +103,7 @@ impl Throttled {
     pub fn retry_after_seconds(&self) -> u64 {
         let expected = match self {
             Self::Disabled => return RETRY_AFTER_MAX,
+            Self::Provisioned { .. } => return 1,
             Self::Crowded { expected, .. } | Self::Waited { expected, .. } => expected.unwrap_or_default(),
             Self::Hopeless { expected, .. } => *expected,
         };

@@ -128,7 +128,8 @@ impl dunlin_gateway::Status for Status {
         self.metrics.set_instances(InstanceState::Unbound, pool.waiting_cells);
         self.metrics.set_queue_length(pool.waiting_calls);
         let refusals = pool.refusals;
-        self.metrics.set_refusals([refusals.disabled, refusals.crowded, refusals.hopeless, refusals.waited]);
+        let refusals = [refusals.disabled, refusals.crowded, refusals.hopeless, refusals.waited, refusals.provisioned];
+        self.metrics.set_refusals(refusals);
         self.metrics.set_store(written.commits, written.writes);
         self.metrics.set_ledger_backlog(self.ledger.status().backlog);
         self.metrics.set_log_lines_dropped(self.logs.dropped());

@@ -20,6 +20,8 @@ pub struct Capacity {
     pub stock: Option<usize>,
     /// Memory that cells and instances may use together, in MB.
     pub memory_mb: Option<u64>,
+    /// How long the load must have been lower before fewer instances are kept ready.
+    pub scale_in_after: Option<Duration>,
     /// What instances do between calls.
     pub idle: Idle,
 }
@@ -44,6 +46,7 @@ impl Capacity {
             ("--queue-wait", self.queue_wait.map(|wait| wait.as_secs().to_string())),
             ("--stock", self.stock.map(|most| most.to_string())),
             ("--memory-mb", self.memory_mb.map(|mb| mb.to_string())),
+            ("--scale-in-after", self.scale_in_after.map(|after| after.as_secs().to_string())),
             ("--idle", (self.idle == Idle::Run).then(|| "run".to_owned())),
         ];
         let said = named.into_iter().filter_map(|(name, value)| Some([name.into(), value?.into()]));
@@ -69,6 +72,12 @@ impl Capacity {
             config.freeze_after = None;
         }
         config.waiting_max = self.waiting_calls.unwrap_or(config.waiting_max);
+        config
+    }
+
+    pub(crate) fn scaling(&self) -> dunlin_scaling::Config {
+        let mut config = dunlin_scaling::Config::default();
+        config.scale_in_after = self.scale_in_after.unwrap_or(config.scale_in_after);
         config
     }
 

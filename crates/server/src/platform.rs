@@ -16,6 +16,7 @@ use dunlin_meter::Ledger;
 use dunlin_model::{Digest, Limits};
 use dunlin_pool::Pool;
 use dunlin_sandbox::{BootFacts, Client, Credentials, Sandboxes};
+use dunlin_scaling::Scaler;
 use dunlin_store::{AccessKey, Sqlite, Store};
 use dunlin_telemetry::{Logs, LogsConfig, Metrics};
 use tokio::net::TcpListener;
@@ -190,6 +191,20 @@ impl Platform {
         let invoke_config = config.capacity.invoke(&limits);
         let invoker = Invoker::new(invoke_config, Arc::clone(&store), pool.clone(), outcomes);
 
+        let scaler = Scaler::new(
+            config.capacity.scaling(),
+            Arc::clone(&store),
+            invoker.clone(),
+            pool.clone(),
+            dunlin_auth::system_clock(),
+            limits.instances_per_account_max,
+        );
+        {
+            let scaler = scaler.clone();
+            let stopped = until(stopped.clone());
+            tasks.spawn(named("the scaler", async move { scaler.run(stopped).await }));
+        }
+
         let seal_key = seal_key(&facts.root.access_key_secret);
         let control_config = dunlin_control::Config {
             limits: limits.clone(),
@@ -203,6 +218,7 @@ impl Platform {
                 blobs: Arc::new(blobs),
                 sandboxes,
                 instances: Arc::new(pool.clone()),
+                scaling: Arc::new(scaler),
                 clock: dunlin_auth::system_clock(),
             },
         );

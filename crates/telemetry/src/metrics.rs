@@ -24,8 +24,8 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub const FUNCTIONS_MAX: usize = 10_000;
 
 /// Why a call was turned away that met no instance: its function may have none, where it would have waited was full, it
-/// would have waited too long, it did.
-pub const REFUSALS: [&str; 4] = ["disabled", "crowded", "hopeless", "waited"];
+/// would have waited too long, it did, it may have only the instances that are kept ready.
+pub const REFUSALS: [&str; 5] = ["disabled", "crowded", "hopeless", "waited", "provisioned"];
 
 /// What an instance is doing, for the gauge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

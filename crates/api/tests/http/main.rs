@@ -6,6 +6,7 @@
 mod functions;
 mod layers;
 mod rig;
+mod scaling;
 mod settings;
 mod table;
 mod tags;

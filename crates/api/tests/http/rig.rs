@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,11 +13,11 @@ use bytes::Bytes;
 use dunlin_api::{Api, Calls, Config, Parts};
 use dunlin_auth::{SigningKey, Verifier, sign};
 use dunlin_blobs::{Blobs, LocalBlobs};
-use dunlin_control::{Control, Instances};
+use dunlin_control::{Control, Instances, KeepsReady, Readiness};
 use dunlin_invoke::{Refusal, Reply};
 use dunlin_model::{
     CellId, Crc64, Digest, ErrorType, FunctionConfig, FunctionError, FunctionKey, Interpreter, InterpreterVersion, Interpreters,
-    Invocation, Language, LogType, Outcome, Phases, Standing,
+    Invocation, Language, LogType, Outcome, Phases, SettingKey, Standing,
 };
 use dunlin_pool::{InstanceInfo, InstanceState};
 use dunlin_runtime::{Answer, Payload};
@@ -79,6 +80,7 @@ pub struct FakePool {
     pub retired: Mutex<Vec<String>>,
     pub expected: Mutex<Vec<String>>,
     pub limits: Mutex<Vec<(String, Option<usize>)>>,
+    pub refreshed: AtomicUsize,
 }
 
 impl Instances for FakePool {
@@ -102,6 +104,17 @@ impl Instances for FakePool {
             created: Timestamp::from_second(1_700_000_000).unwrap(),
             state: InstanceState::Idle,
         }]
+    }
+}
+
+impl KeepsReady for FakePool {
+    fn refresh(&self) {
+        self.refreshed.fetch_add(1, Ordering::SeqCst);
+    }
+    fn standing(&self, key: &SettingKey) -> Readiness {
+        // Of this name there is never enough.
+        let problem = (key.qualifier() == "short").then(|| "there is no room".to_owned());
+        Readiness { target: 3, current: 2, problem }
     }
 }
 
@@ -202,6 +215,7 @@ impl Rig {
                 blobs: Arc::clone(&blobs),
                 sandboxes: Arc::clone(&unpacker) as Arc<dyn Sandboxes>,
                 instances: Arc::clone(&pool) as Arc<dyn Instances>,
+                scaling: Arc::clone(&pool) as Arc<dyn KeepsReady>,
                 clock,
             },
         );

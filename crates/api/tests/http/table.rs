@@ -26,6 +26,7 @@ fn body_of(served: Option<Served>) -> String {
         Some(Served::PutConcurrencyConfig) => json!({"reservedConcurrency": 1}).to_string(),
         Some(Served::CreateVpcBinding) => json!({"vpcId": "vpc-1"}).to_string(),
         Some(Served::UpdateTrigger) => json!({"description": "changed"}).to_string(),
+        Some(Served::PutProvisionConfig) => json!({}).to_string(),
         _ => String::new(),
     }
 }

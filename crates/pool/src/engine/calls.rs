@@ -31,6 +31,8 @@ impl Engine {
         }
         let refused = if entry.disabled {
             Some(Throttled::Disabled)
+        } else if let Some(throttled) = entry.refusal_while_closed() {
+            Some(throttled)
         } else if deadline <= now {
             Some(self.too_late(version))
         } else {
@@ -67,6 +69,7 @@ impl Engine {
             demand: Arc::clone(demand),
             disabled: entry.limit == Some(0),
             stale,
+            keep: self.keeps.get(key).map(|(_, keep)| *keep).unwrap_or_default(),
             waiters: BTreeSet::new(),
             unordered: BTreeSet::new(),
             orders: 0,
@@ -74,6 +77,8 @@ impl Engine {
             free: VecDeque::new(),
             cells: 0,
             held: 0,
+            leaving: 0,
+            in_use: 0,
             idle: 0,
             hungry: None,
             busy_peak: Peak::none(PEAK_HALF_LIFE, now),
@@ -86,6 +91,7 @@ impl Engine {
         };
         self.versions.insert(number, version);
         self.index.insert(key.clone(), number);
+        self.bereft.insert(number);
         number
     }
 
@@ -126,9 +132,10 @@ impl Engine {
             *weight = grown;
             self.version(version).weight = grown;
         }
+        self.version(version).in_use -= 1;
         self.version(version).call_time.note(took);
         if discard && !ended_before {
-            self.version(version).free.retain(|free| *free != cell);
+            self.leaves(version, cell);
         }
         if ends {
             if left == 0 {
@@ -138,7 +145,7 @@ impl Engine {
             }
             return;
         }
-        if left == 0 && self.gives_way(version, now) {
+        if left == 0 && (self.is_beyond_its_keep(version) || self.gives_way(version, now)) {
             self.stop(cell, true);
             self.want(version, now);
             return self.pump(now);
@@ -187,6 +194,7 @@ impl Engine {
         uses.note(now);
         version.busy_peak.note(version.live() - version.idle, now);
         *in_flight += 1;
+        version.in_use += 1;
         if *in_flight >= version.demand.concurrency {
             // The last one, nearly always: the search ends at once.
             if let Some(at) = version.free.iter().rposition(|free| *free == number) {
@@ -229,6 +237,7 @@ impl Engine {
         if !version.is_over(now) {
             return;
         }
+        self.remove_hungry(number);
         let version = self.versions.remove(&number).expect("it was there a line ago");
         let key = &version.demand.key;
         self.timers.remove(&(version.forget_at, Timer::Forget(number)));

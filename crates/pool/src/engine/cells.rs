@@ -52,11 +52,12 @@ impl Engine {
             cell.state = State::Live { version, in_flight: 0, ends: false, idle: None };
             entry.failures = 0;
             entry.free.push_back(number);
-            let first = if entry.waiters.contains(&nominal) { Some(nominal) } else { entry.waiters.first().copied() };
+            let first = nominal.filter(|nominal| entry.waiters.contains(nominal)).or(entry.waiters.first().copied());
             self.rest(number, now);
             if let Some(waiter) = first {
                 self.forget_waiter(waiter);
-                self.grant(waiter, number, true, now);
+                // An instance that was started to be kept is as warm as any other: nobody caused its start.
+                self.grant(waiter, number, nominal.is_some(), now);
             }
             self.serve(version, now);
             return self.pump(now);
@@ -64,24 +65,35 @@ impl Engine {
         self.stop(number, false);
         match fault {
             StartFault::Function => self.start_failed(version, nominal, now),
-            StartFault::Platform => {
-                if let Some(waiter) = self.waiters.get_mut(&nominal) {
-                    waiter.attempts += 1;
-                    if waiter.attempts >= PLATFORM_ATTEMPTS {
-                        self.refuse(nominal, Why::Platform);
-                    } else {
-                        self.version(version).unordered.insert(nominal);
+            StartFault::Platform => match nominal {
+                None => self.pause_starts(version, now),
+                Some(nominal) => {
+                    if let Some(waiter) = self.waiters.get_mut(&nominal) {
+                        waiter.attempts += 1;
+                        if waiter.attempts >= PLATFORM_ATTEMPTS {
+                            self.refuse(nominal, Why::Platform);
+                        } else {
+                            self.version(version).unordered.insert(nominal);
+                        }
                     }
                 }
-            }
+            },
         }
         self.want(version, now);
         self.pump(now);
     }
 
-    pub(super) fn start_failed(&mut self, version: VersionNo, nominal: WaiterId, now: Instant) {
+    /// Nobody waits for a start that failed for the platform's reasons: it is tried again after a pause.
+    fn pause_starts(&mut self, version: VersionNo, now: Instant) {
         let entry = self.version(version);
-        entry.failures += 1;
+        entry.failures = entry.failures.max(FAILURES_TOLD_TO_ALL - 1);
+        self.note_failure(version, now);
+    }
+
+    /// One more start of the version failed. Answers how many did in a row.
+    fn note_failure(&mut self, version: VersionNo, now: Instant) -> u32 {
+        let entry = self.version(version);
+        entry.failures = entry.failures.saturating_add(1);
         let pause = start_pause(entry.failures);
         entry.retry_at = now + pause;
         let failures = entry.failures;
@@ -92,7 +104,12 @@ impl Engine {
         if !pause.is_zero() {
             self.timers.insert((now + pause, Timer::Retry(version)));
         }
-        if self.waiters.contains_key(&nominal) {
+        failures
+    }
+
+    pub(super) fn start_failed(&mut self, version: VersionNo, nominal: Option<WaiterId>, now: Instant) {
+        let failures = self.note_failure(version, now);
+        if let Some(nominal) = nominal.filter(|nominal| self.waiters.contains_key(nominal)) {
             self.refuse(nominal, Why::StartFailed);
         }
         if failures >= FAILURES_TOLD_TO_ALL {
@@ -110,9 +127,11 @@ impl Engine {
             State::Making | State::Starting { .. } | State::Ending { .. } => return,
             State::Waiting => self.end_waiting(number),
             State::Live { version, in_flight, ends, .. } => {
-                let (version, busy) = (*version, *in_flight > 0);
+                let (version, busy, ended_before) = (*version, *in_flight > 0, *ends);
                 *ends = true;
-                self.version(version).free.retain(|free| *free != number);
+                if !ended_before {
+                    self.leaves(version, number);
+                }
                 if !busy {
                     self.stop(number, false);
                 }
@@ -138,12 +157,16 @@ impl Engine {
     /// Ends a bound cell.
     pub(super) fn stop(&mut self, number: CellNo, graceful: bool) {
         let Some(cell) = self.cells.get(&number) else { return };
-        let version = match cell.state {
-            State::Starting { version, .. } => version,
-            State::Live { version, .. } => version,
+        let (version, left, leaving) = match cell.state {
+            State::Starting { version, .. } => (version, 0, false),
+            State::Live { version, in_flight, ends, .. } => (version, in_flight as usize, ends),
             State::Making | State::Waiting | State::Ending { .. } => return,
         };
         self.rouse(number);
+        let entry = self.version(version);
+        entry.in_use -= left;
+        entry.leaving -= usize::from(leaving);
+        self.bereft.insert(version);
         let cell = self.cells.get_mut(&number).expect("it was there a line ago");
         cell.state = State::Ending { version: Some(version) };
         self.ending_memory += cell.weight;

@@ -15,6 +15,7 @@ impl Engine {
         let mut cells_of: HashMap<_, usize> = HashMap::new();
         let mut starting_of: HashMap<_, usize> = HashMap::new();
         let mut idle_of: HashMap<_, usize> = HashMap::new();
+        let mut calls_of: HashMap<_, (usize, usize)> = HashMap::new();
         let (mut memory, mut ending, mut making, mut starting, mut idle) = (0, 0, 0, 0, 0);
 
         for (number, cell) in &self.cells {
@@ -32,6 +33,8 @@ impl Engine {
                     let entry = &self.versions[&version];
                     *cells_of.entry(version).or_default() += 1;
                     *places.entry(entry.demand.key.function.account()).or_default() += 1;
+                    let (calls, leaving) = calls_of.entry(version).or_default();
+                    (*calls, *leaving) = (*calls + in_flight as usize, *leaving + usize::from(ends));
                     assert!(in_flight <= entry.demand.concurrency, "no more calls than the function takes");
                     assert_eq!(rests.is_some(), in_flight == 0, "an instance without a call idles");
                     assert_eq!(
@@ -46,13 +49,14 @@ impl Engine {
                         assert!(rests.review_at > now, "no instance idles past its time");
                         assert!(self.timers.contains(&(rests.review_at, Timer::Review(*number))));
                         match rests.frost {
-                            Frost::Never => assert!(self.bounds.freeze.is_none()),
+                            Frost::Never => assert!(self.bounds.freeze.is_none() || entry.keep.runs_on),
                             Frost::At(at) => {
                                 assert!(at > now, "no instance runs on past its time");
                                 assert!(self.timers.contains(&(at, Timer::Freeze(*number))));
                             }
                             Frost::Frozen => assert!(self.bounds.freeze.is_some()),
                         }
+                        assert!(rests.frost == Frost::Never || !entry.keep.runs_on, "what is to run on does");
                         assert!(!ends && !entry.stale && !self.draining, "what may not idle, ends");
                     }
                 }
@@ -91,13 +95,20 @@ impl Engine {
             assert_eq!(version.starting, starting_of.get(number).copied().unwrap_or(0));
             assert_eq!(version.orders, self.stocks.values().flat_map(|s| &s.orders).filter(|o| o.version == *number).count());
             assert_eq!(version.idle, idle_of.get(number).copied().unwrap_or(0));
+            assert_eq!((version.in_use, version.leaving), calls_of.get(number).copied().unwrap_or_default());
+            let said = self.keeps.get(&version.demand.key).map(|(_, keep)| *keep).unwrap_or_default();
+            assert!(version.keep == said || version.stale || self.draining, "what is kept is what was said");
+            assert!(version.surplus_while_closed().is_none() || self.draining, "nobody waits for an instance that may not come");
             let function = &self.functions[&version.function];
             assert!(function.versions.contains(number) && function.key == version.demand.key.function);
             let in_line = version
                 .hungry
                 .is_some_and(|turn| self.accounts[function.key.account()].hungry.contains(&(function.instances, turn, *number)));
             assert_eq!(version.hungry.is_some(), in_line, "who is hungry stands where it holds what it holds");
-            assert!(version.hungry.is_some() || !version.wants() || version.retry_at > now, "who wants a start is in the ring");
+            assert!(
+                version.hungry.is_some() || !version.wants() || version.retry_at > now,
+                "who wants a start is in the ring: {version:?}"
+            );
             let free: HashSet<_> = version.free.iter().collect();
             assert_eq!(free.len(), version.free.len());
         }
@@ -136,16 +147,21 @@ impl Engine {
     /// Panics if somebody waits although nothing stands in the way: for moments in which the performer has nothing left
     /// to report and no call is in flight.
     pub(super) fn check_nobody_is_forgotten(&self, now: Instant) {
-        for version in self.versions.values().filter(|version| !version.waiters.is_empty()) {
+        for (number, version) in self.versions.iter().filter(|(_, version)| !version.waiters.is_empty() || version.lacks()) {
             let stock = &self.stocks[&version.demand.class];
-            let account = &self.accounts[version.demand.key.function.account()];
-            let kept_for_others = account.reserved > 0 && matches!(self.limit_of(version.function), Some(Limit::Account(_)));
+            let account = self.accounts.get(version.demand.key.function.account());
+            let reserved = account.is_some_and(|account| account.reserved > 0);
+            let kept_for_others = reserved && matches!(self.limit_of(version.function), Some(Limit::Account(_)));
+            // What others keep ready does not make room, however long it idles; who has waited so long is refused.
+            let kept_by_others = self.idle.iter().any(|cell| self.is_kept(*cell)) && self.any_limit_of(*number).is_some();
+            let hopes = version.waiters.is_empty() || version.is_closed();
+            let limited = hopes && self.any_limit_of(*number).is_some();
             assert!(
-                version.retry_at > now || stock.retry_at > now || kept_for_others,
+                version.retry_at > now || stock.retry_at > now || kept_for_others || kept_by_others || limited,
                 "{:?} waits for nothing: {version:?} {stock:?}",
                 version.waiters
             );
-            assert!(self.next_tick().is_some());
+            assert!(self.next_tick().is_some() || limited);
         }
     }
 }

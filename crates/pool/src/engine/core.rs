@@ -23,9 +23,14 @@ impl Engine {
             Event::Retire { function, version } => self.retire(&function, version.as_deref()),
             Event::Abort { function } => self.abort(&function, now),
             Event::Limit { function, instances } => self.set_limit(&function, instances, now),
+            Event::Keep { demand, keep } => self.set_keep(&demand, keep, now),
             Event::Pressure { bytes } => self.relieve(bytes, now),
             Event::Drain => self.drain(),
             Event::Tick => self.tick(now),
+        }
+        // What makes room for a start may itself be missed; each round ends at least one idle instance.
+        while !self.bereft.is_empty() {
+            self.pump(now);
         }
         mem::take(&mut self.out)
     }
@@ -47,7 +52,15 @@ impl Engine {
                     }
                 }
                 Timer::Forget(version) => self.forget_version_if_over(version, now),
-                Timer::Stock(class) => self.stock(class).timer = None,
+                Timer::Stock(class) => {
+                    let stock = self.stock(class);
+                    stock.timer = None;
+                    // It was set before a make failed, or failed again: whoever waits for the pause to end waits for this.
+                    let retry_at = stock.retry_at;
+                    if retry_at > now {
+                        self.set_stock_timer(class, retry_at);
+                    }
+                }
             }
         }
         self.pump(now);
@@ -57,6 +70,11 @@ impl Engine {
         for version in self.function_index.get(function).map(|number| self.functions[number].versions.clone()).unwrap_or_default()
         {
             if only.is_some_and(|only| *self.versions[&version].demand.key.version != *only) {
+                continue;
+            }
+            let entry = &self.versions[&version];
+            if entry.keep.instances > 0 && !entry.stale {
+                // Whoever keeps it has taken the change in already, and means this very version.
                 continue;
             }
             self.make_stale(version);
@@ -82,7 +100,9 @@ impl Engine {
     pub(super) fn make_stale(&mut self, version: VersionNo) {
         let entry = self.version(version);
         entry.stale = true;
-        for cell in entry.free.clone() {
+        let free = entry.free.clone();
+        self.bereft.insert(version);
+        for cell in free {
             if matches!(self.cells[&cell].state, State::Live { in_flight: 0, .. }) {
                 self.stop(cell, true);
             }
@@ -91,6 +111,7 @@ impl Engine {
 
     pub(super) fn drain(&mut self) {
         self.draining = true;
+        self.keep_nothing();
         let waiting: Vec<_> = self.stocks.values().flat_map(|stock| stock.waiting.iter().copied()).collect();
         for cell in waiting {
             self.end_waiting(cell);

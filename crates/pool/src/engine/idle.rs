@@ -31,9 +31,10 @@ impl Engine {
     /// An instance has no call any more.
     pub(super) fn rest(&mut self, number: CellNo, now: Instant) {
         let bounds = (self.bounds.surplus, self.bounds.idle);
-        let frost = self.bounds.freeze.map_or(Frost::Never, |after| Frost::At(now + after));
+        let freeze = self.bounds.freeze;
         let Some(Cell { state: State::Live { version, idle, .. }, .. }) = self.cells.get_mut(&number) else { return };
         let version = self.versions.get_mut(version).expect("a cell's version lives as long as the cell");
+        let frost = freeze.filter(|_| !version.keep.runs_on).map_or(Frost::Never, |after| Frost::At(now + after));
         let review_at = now + version.demand.idle.unwrap_or(bounds.0.min(bounds.1));
         *idle = Some(Idle { since: now, review_at, frost });
         version.idle += 1;
@@ -78,6 +79,11 @@ impl Engine {
         let latest = self.bounds.idle;
         let Some(Cell { state: State::Live { version, idle: Some(idle), .. }, .. }) = self.cells.get_mut(&number) else { return };
         let version = &self.versions[version];
+        if version.spares_none() {
+            idle.review_at = now + REVIEW_EVERY;
+            self.timers.insert((idle.review_at, Timer::Review(number)));
+            return;
+        }
         let live = version.live();
         let wanted = version.busy_peak.at(now).max(live - version.idle).max(1);
         if version.demand.idle.is_some() || now >= idle.since + latest || live > wanted {
@@ -103,6 +109,9 @@ impl Engine {
         let candidates = self.idle.iter().filter(|number| {
             let State::Live { version, idle: Some(idle), .. } = self.cells[number].state else { return false };
             let owner = &self.versions[&version];
+            if owner.spares_none() {
+                return false;
+            }
             let owner_account = owner.demand.key.function.account();
             let within = match among {
                 Among::Function => owner.function == wanting.function,
@@ -113,6 +122,11 @@ impl Engine {
             within && (now >= idle.since + SPARED || !self.holds_more(wanted, version, account, owner_account))
         });
         candidates.copied().min_by(|one, other| self.compare_worth(*one, *other, now))
+    }
+
+    /// Whether the instance is one that its version must not lose.
+    pub(super) fn is_kept(&self, number: CellNo) -> bool {
+        self.cells[&number].state.version().is_some_and(|version| self.versions[&version].spares_none())
     }
 
     /// The less it is worth, and the longer it idles, the sooner it goes.
@@ -146,7 +160,8 @@ impl Engine {
 
     /// Ends the idle instance that is worth least, whoever it belongs to.
     pub(super) fn evict_any(&mut self, now: Instant) {
-        let least = self.idle.iter().copied().min_by(|one, other| self.compare_worth(*one, *other, now));
+        let candidates = self.idle.iter().copied().filter(|number| !self.is_kept(*number));
+        let least = candidates.min_by(|one, other| self.compare_worth(*one, *other, now));
         if let Some(cell) = least {
             self.stop(cell, true);
         }
@@ -160,6 +175,9 @@ impl Engine {
         for number in idle {
             if given >= bytes {
                 break;
+            }
+            if self.is_kept(number) {
+                continue;
             }
             given += self.cells[&number].weight;
             self.stop(number, true);

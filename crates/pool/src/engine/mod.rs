@@ -8,7 +8,8 @@
 //! A *cell* has one [`CellNo`] from the moment it is ordered to be made until its walls are down; once bound it is an
 //! instance. A *version* is everything with one [`VersionKey`]. An *order* is a start that was admitted (its place in
 //! the account's and the node's limits is taken) and lacks a cell. Each order and each start has a *nominal* waiter: the
-//! call it was made for, which gets the instance if it still waits, and the error if there is none.
+//! call it was made for, which gets the instance if it still waits, and the error if there is none; one that was made to
+//! *keep* an instance of a version ready has none.
 //!
 //! # Invariants
 //! Checked after every event by `check.rs` in tests:
@@ -16,6 +17,7 @@
 //! - Every waiter is in its version's queue and has a timer, until it is granted, refused or cancelled.
 //! - No waiter waits beside a free instance of its version; an idle instance has a timer.
 //! - Only an idle instance is frozen, once each time it idles.
+//! - No idle instance of a version ends for want of use, or to make room, while the version has no more than it keeps.
 //! - The counts of accounts, classes, memory, starts and makes equal what the cells and orders add up to, and are within
 //!   the [`Bounds`].
 
@@ -25,6 +27,7 @@ mod cells;
 mod check;
 mod core;
 mod idle;
+mod keep;
 mod places;
 mod pump;
 mod recent;
@@ -41,7 +44,7 @@ use dunlin_model::{FunctionKey, VersionKey};
 use tokio::time::Instant;
 
 use crate::class::Class;
-use crate::throttle::Throttled;
+use crate::throttle::{Limit, Throttled};
 
 pub use self::state::Engine;
 
@@ -66,6 +69,42 @@ pub struct Demand {
     pub idle: Option<Duration>,
     /// The instance's memory limit.
     pub memory_bytes: u64,
+    /// Whether there may be more instances than are kept.
+    pub on_demand: bool,
+}
+
+/// What is kept ready of a version. The default keeps nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Keep {
+    /// How many instances there are at least, as far as the [`Bounds`] have room for them.
+    pub instances: usize,
+    /// Whether they run on while they have no call.
+    pub runs_on: bool,
+    /// Whether there may be more of them.
+    pub on_demand: bool,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { instances: 0, runs_on: false, on_demand: true }
+    }
+}
+
+/// How a version does, for who decides how much of it is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Instances that serve or could.
+    pub ready: usize,
+    /// Calls in them.
+    pub in_use: usize,
+    /// Calls that wait for one.
+    pub waiting: usize,
+    /// What keeps it from having as many as are kept.
+    pub limit: Option<Limit>,
+    /// Its last start failed.
+    pub failing: bool,
+    /// No cell can be made for it at the moment.
+    pub stuck: bool,
 }
 
 /// What the engine must stay within.
@@ -156,7 +195,8 @@ pub enum Event {
         /// The class.
         class: Class,
     },
-    /// Nothing that exists of the function serves new calls; what is queued for it is still served.
+    /// Nothing that exists of the function serves new calls, but for versions that are kept; what is queued for it is still
+    /// served.
     Retire {
         /// The function.
         function: FunctionKey,
@@ -174,6 +214,13 @@ pub enum Event {
         function: FunctionKey,
         /// How many.
         instances: Option<usize>,
+    },
+    /// So much of a version is kept ready from now on. Holds for its key until something else is said.
+    Keep {
+        /// The version, as a call would ask for it.
+        demand: Arc<Demand>,
+        /// How much.
+        keep: Keep,
     },
     /// The machine is short of so many bytes.
     Pressure {
@@ -204,8 +251,8 @@ pub enum Action {
         cell: CellNo,
         /// For what.
         demand: Arc<Demand>,
-        /// The call it is started for.
-        waiter: WaiterId,
+        /// The call it is started for, unless it is started to be kept.
+        waiter: Option<WaiterId>,
     },
     /// The waiter may use the instance until it reports [`Event::Released`].
     Grant {
@@ -226,6 +273,11 @@ pub enum Action {
     /// Stop the processes of an idle instance until it is granted again or ends. Nothing is reported: whoever is granted
     /// it, or ends it gracefully, lets it go on first.
     Freeze {
+        /// The instance.
+        cell: CellNo,
+    },
+    /// Let the processes of an idle instance go on, which is to run on from now on. Nothing is reported.
+    Thaw {
         /// The instance.
         cell: CellNo,
     },

@@ -78,6 +78,8 @@ impl Engine {
                 self.version(version).disabled = limit == Some(0);
                 if limit == Some(0) {
                     self.refuse_disabled(version, now);
+                } else {
+                    self.bereft.insert(version);
                 }
             }
             self.end_what_is_too_many(number);
@@ -133,7 +135,7 @@ impl Engine {
         let version = self.versions.get_mut(&number).expect("it was just looked at");
         version.hungry = Some(turn);
         let function = &self.functions[&version.function];
-        let account = self.accounts.get_mut(function.key.account()).expect("an account with a waiter is kept");
+        let account = self.accounts.entry(function.key.account().clone()).or_default();
         if account.hungry.is_empty() {
             account.turn = turn;
             self.hungry.insert((account.instances, turn, function.key.account().clone()));
@@ -148,7 +150,9 @@ impl Engine {
         let account = self.accounts.get_mut(function.key.account()).expect("an account with a hungry version is kept");
         account.hungry.remove(&(function.instances, turn, number));
         if account.hungry.is_empty() {
-            self.hungry.remove(&(account.instances, account.turn, function.key.account().clone()));
+            let name = function.key.account().clone();
+            self.hungry.remove(&(account.instances, account.turn, name.clone()));
+            self.forget_account_if_empty(&name);
         }
     }
 
@@ -224,7 +228,7 @@ impl Engine {
         if self.has_too_many(self.versions[&number].function) {
             return true;
         }
-        if self.hungry.is_empty() || self.orders + self.starting >= self.bounds.starting {
+        if self.hungry.is_empty() || self.orders + self.starting >= self.bounds.starting || self.versions[&number].spares_none() {
             return false;
         }
         let function = &self.functions[&self.versions[&number].function];

@@ -29,6 +29,7 @@ impl Engine {
 
     /// Starts what can be started now. Cheap when nobody waits and no stock is due.
     pub(super) fn pump(&mut self, now: Instant) {
+        self.keep_up(now);
         // A bind may give an order back, and so make room for another.
         loop {
             self.bind_waiting_cells(now);
@@ -73,11 +74,15 @@ impl Engine {
             self.memory_short = Some(weight);
             return Admission::Stalled;
         }
-        let nominal = *self.versions[&number].unordered.first().expect("a version that wants has a waiter without a start");
+        let version = &self.versions[&number];
+        // Where calls wait that nothing under way will serve, one of them is nobody's nominal.
+        let nominal = if version.is_waited_for() { version.unordered.first().copied() } else { None };
         self.memory += weight;
         self.orders += 1;
         let version = self.version(number);
-        version.unordered.remove(&nominal);
+        if let Some(nominal) = nominal {
+            version.unordered.remove(&nominal);
+        }
         version.orders += 1;
         self.take_place(number);
         self.start_begins(number);
@@ -163,19 +168,20 @@ impl Engine {
     /// Whether somebody still wants what the order is for.
     fn take_order(&self, order: &Order) -> bool {
         let version = &self.versions[&order.version];
-        let slots = version.starting.saturating_mul(version.demand.concurrency.max(1) as usize);
-        version.waiters.len() > slots
+        version.waiters.len() > version.slots(version.starting) || version.lacks_beside(version.orders)
     }
 
     fn bind_cell(&mut self, number: CellNo, order: &Order, now: Instant) {
         let version = self.versions.get_mut(&order.version).expect("a version with an order is kept");
-        let nominal = if version.waiters.contains(&order.nominal) {
-            order.nominal
-        } else {
-            let next = version.unordered.first().or(version.waiters.first());
-            *next.expect("the order was found to be wanted")
-        };
-        version.unordered.remove(&nominal);
+        let own = order.nominal.filter(|nominal| version.waiters.contains(nominal));
+        // A call that waits has the start for its own, also one that has another start already; only where none needs it
+        // the instance is started to be kept.
+        let waited_for = version.waiters.len() > version.slots(version.starting);
+        let any = version.waiters.first().copied().filter(|_| waited_for);
+        let nominal = own.or(version.unordered.first().copied()).or(any);
+        if let Some(nominal) = nominal {
+            version.unordered.remove(&nominal);
+        }
         version.orders -= 1;
         version.starting += 1;
         version.cells += 1;
@@ -195,9 +201,7 @@ impl Engine {
         self.memory -= order.weight;
         let version = self.version(order.version);
         version.orders -= 1;
-        if version.waiters.contains(&order.nominal) {
-            version.unordered.insert(order.nominal);
-        }
+        version.back_in_line(order.nominal);
         self.start_over(order.version);
         self.free_place(order.version);
         self.want_if_kept(order.version, now);
@@ -222,9 +226,7 @@ impl Engine {
             self.memory -= order.weight;
             let version = self.version(number);
             version.orders -= 1;
-            if version.waiters.contains(&order.nominal) {
-                version.unordered.insert(order.nominal);
-            }
+            version.back_in_line(order.nominal);
             self.start_over(number);
             self.free_place(number);
         }
@@ -274,8 +276,10 @@ impl Engine {
         let stock = self.stock(class);
         let spared = (stock.waiting.len() + stock.making).min(stock.orders.len());
         let orders: Vec<_> = stock.orders.split_off(spared).into();
-        let unlucky =
-            orders.iter().map(|order| (order.version, order.nominal)).find(|(_, nominal)| self.waiters.contains_key(nominal));
+        let unlucky = orders
+            .iter()
+            .filter_map(|order| Some((order.version, order.nominal?)))
+            .find(|(_, nominal)| self.waiters.contains_key(nominal));
         for order in orders {
             self.give_back(&order, now);
         }

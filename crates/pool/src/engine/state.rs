@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::places::{AccountTurn, VersionTurn};
 use super::recent::{Peak, Rate, Usual};
 use super::stock::Stock;
-use super::{Action, Bounds, CellNo, Demand, WaiterId};
+use super::{Action, Bounds, CellNo, Demand, Keep, Load, WaiterId};
 use crate::api::{InstanceState, Refusals, Stats};
 use crate::class::Class;
 
@@ -26,7 +26,7 @@ pub(super) enum State {
     Waiting,
     Starting {
         version: VersionNo,
-        nominal: WaiterId,
+        nominal: Option<WaiterId>,
         since: Instant,
     },
     /// `ends` is set once no further call may be granted; `idle` exactly while it has no call.
@@ -100,6 +100,8 @@ pub(super) struct Version {
     pub(super) disabled: bool,
     /// A newer revision is known, or the function was retired: instances end instead of idling.
     pub(super) stale: bool,
+    /// What is kept ready of it.
+    pub(super) keep: Keep,
     /// Oldest first, since ids rise.
     pub(super) waiters: BTreeSet<WaiterId>,
     /// Those of them that are nobody's nominal.
@@ -112,6 +114,10 @@ pub(super) struct Version {
     pub(super) cells: usize,
     /// Places held: orders, starting and live cells.
     pub(super) held: usize,
+    /// Live cells that end after the calls they have.
+    pub(super) leaving: usize,
+    /// Calls in live cells.
+    pub(super) in_use: usize,
     /// Live cells without a call.
     pub(super) idle: usize,
     /// Its turn, while it is among those that want a start.
@@ -132,8 +138,47 @@ pub(super) struct Version {
 impl Version {
     /// Whether another start is wanted.
     pub(super) fn wants(&self) -> bool {
-        let slots = (self.orders + self.starting).saturating_mul(self.demand.concurrency.max(1) as usize);
-        self.waiters.len() > slots
+        self.is_waited_for() || self.lacks()
+    }
+
+    /// Whether calls wait that nothing under way will serve.
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.is_closed() && self.waiters.len() > self.slots(self.orders + self.starting)
+    }
+
+    /// Whether there are fewer instances than are kept.
+    pub(super) fn lacks(&self) -> bool {
+        self.lacks_beside(0)
+    }
+
+    /// The same, without so many of the orders.
+    pub(super) fn lacks_beside(&self, orders: usize) -> bool {
+        !self.stale && !self.disabled && self.held - self.leaving - orders < self.keep.instances
+    }
+
+    /// Whether there may be no more instances than are kept. What waits for a version that is superseded is still served.
+    pub(super) fn is_closed(&self) -> bool {
+        !(self.stale || self.demand.on_demand && self.keep.on_demand)
+    }
+
+    /// Live cells that can have further calls.
+    pub(super) fn usable(&self) -> usize {
+        self.live() - self.leaving
+    }
+
+    /// Whether none of its idle instances may go: there are no more than are kept.
+    pub(super) fn spares_none(&self) -> bool {
+        !self.stale && self.keep.instances > 0 && self.usable() <= self.keep.instances
+    }
+
+    /// Calls that so many instances take.
+    pub(super) fn slots(&self, instances: usize) -> usize {
+        instances.saturating_mul(self.demand.concurrency.max(1) as usize)
+    }
+
+    /// The waiter has no start of its own any more.
+    pub(super) fn back_in_line(&mut self, nominal: Option<WaiterId>) {
+        self.unordered.extend(nominal.filter(|nominal| self.waiters.contains(nominal)));
     }
 
     /// Cells that serve, or could.
@@ -142,7 +187,8 @@ impl Version {
     }
 
     pub(super) fn is_over(&self, now: Instant) -> bool {
-        self.cells == 0 && self.orders == 0 && self.waiters.is_empty() && self.forget_at <= now
+        let kept = self.keep != Keep::default() && !self.stale;
+        self.cells == 0 && self.orders == 0 && self.waiters.is_empty() && self.forget_at <= now && !kept
     }
 }
 
@@ -182,7 +228,7 @@ pub(super) struct Account {
 
 impl Account {
     pub(super) fn is_over(&self) -> bool {
-        self.instances == 0 && self.waiting == 0 && self.reserved == 0
+        self.instances == 0 && self.waiting == 0 && self.reserved == 0 && self.hungry.is_empty()
     }
 }
 
@@ -211,6 +257,10 @@ pub struct Engine {
     pub(super) function_index: HashMap<FunctionKey, FunctionNo>,
     /// Limits of functions, whether there is anything of them or not.
     pub(super) limits: HashMap<FunctionKey, usize>,
+    /// What is kept of versions, whether there is anything of them or not.
+    pub(super) keeps: HashMap<VersionKey, (Arc<Demand>, Keep)>,
+    /// Versions that may have lost one of the instances they keep.
+    pub(super) bereft: BTreeSet<VersionNo>,
     pub(super) accounts: HashMap<AccountId, Account>,
     pub(super) stocks: HashMap<Class, Stock>,
     /// Accounts with versions that want a start, who holds least first.
@@ -244,6 +294,8 @@ impl Engine {
             functions: HashMap::new(),
             function_index: HashMap::new(),
             limits: HashMap::new(),
+            keeps: HashMap::new(),
+            bereft: BTreeSet::new(),
             accounts: HashMap::new(),
             stocks: HashMap::new(),
             hungry: BTreeSet::new(),
@@ -306,6 +358,21 @@ impl Engine {
         stats.ending = self.cells.values().filter(|cell| matches!(cell.state, State::Ending { .. })).count();
         stats.busy = self.cells.len() - stats.making - stats.waiting_cells - stats.starting - stats.idle - stats.ending;
         stats
+    }
+
+    /// How the version does.
+    #[must_use]
+    pub fn load_of(&self, key: &VersionKey) -> Load {
+        let Some(number) = self.index.get(key) else { return Load::default() };
+        let version = &self.versions[number];
+        Load {
+            ready: version.usable(),
+            in_use: version.in_use,
+            waiting: version.waiters.len(),
+            limit: if version.lacks() { self.any_limit_of(*number) } else { None },
+            failing: version.failures > 0,
+            stuck: self.stocks.get(&version.demand.class).is_some_and(|stock| stock.failures > 0),
+        }
     }
 
     pub(super) fn version(&mut self, number: VersionNo) -> &mut Version {

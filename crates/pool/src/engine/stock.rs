@@ -18,7 +18,7 @@ use crate::class::Class;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Order {
     pub(super) version: VersionNo,
-    pub(super) nominal: WaiterId,
+    pub(super) nominal: Option<WaiterId>,
     /// What it counts for in the node's memory.
     pub(super) weight: u64,
 }

@@ -181,6 +181,21 @@ fn a_platform_that_makes_no_cells_says_so_after_a_while() {
 }
 
 #[test]
+fn cells_that_fail_side_by_side_are_tried_again_when_the_longer_pause_is_over() {
+    let mut world = World::new(Bounds { stock_max: Some(0), ..bounds() });
+    for _ in 0..2 {
+        world.lease(&python("f"), MINUTE);
+    }
+    while !world.making.is_empty() {
+        world.make_one(0, Err(MakeFault::Full));
+    }
+    world.pass(Duration::from_millis(50));
+    assert!(world.making.is_empty(), "the second failure's pause is twice as long");
+    world.pass(Duration::from_millis(50));
+    assert_eq!(world.making.len(), 2);
+}
+
+#[test]
 fn a_full_sandbox_is_waited_for() {
     let mut world = World::new(bounds());
     let waiter = world.lease(&python("f"), MINUTE);

@@ -1,6 +1,7 @@
 //! Claims about the engine, one script each, and a million random events, in a world that performs actions on paper.
 
 mod claims;
+mod keep;
 mod load;
 mod random;
 
@@ -45,6 +46,7 @@ fn demand(account: u64, name: &str, revision: u64, program: Program, concurrency
         concurrency,
         idle: None,
         memory_bytes: 128 << 20,
+        on_demand: true,
     })
 }
 
@@ -70,6 +72,8 @@ struct World {
     /// Cells that must not be granted any more.
     spent: HashSet<CellNo>,
     frozen: HashSet<CellNo>,
+    /// What was said to be kept.
+    kept: HashMap<VersionKey, Keep>,
     gentle: Vec<bool>,
 }
 
@@ -90,6 +94,7 @@ impl World {
             colds: 0,
             spent: HashSet::new(),
             frozen: HashSet::new(),
+            kept: HashMap::new(),
             gentle: Vec::new(),
         }
     }
@@ -99,7 +104,12 @@ impl World {
             match action {
                 Action::Make { cell, .. } => self.making.push(cell),
                 Action::Start { cell, demand, waiter } => {
-                    assert_eq!(self.waiting.get(&waiter), Some(&demand.key), "a start is for somebody who waits");
+                    match waiter {
+                        Some(waiter) => {
+                            assert_eq!(self.waiting.get(&waiter), Some(&demand.key), "a start is for somebody who waits")
+                        }
+                        None => assert!(self.kept.get(&demand.key).is_some_and(|keep| keep.instances > 0), "or to be kept"),
+                    }
                     let earlier = self.bound.insert(cell, (demand.key.clone(), demand.concurrency));
                     assert!(earlier.is_none(), "a cell is bound once");
                     self.starting.push(cell);
@@ -126,6 +136,11 @@ impl World {
                     let started = self.bound.contains_key(&cell) && !self.starting.contains(&cell);
                     assert!(started && !self.stopping.contains(&cell), "only an instance that is alive is frozen");
                     assert!(self.frozen.insert(cell), "once");
+                }
+                Action::Thaw { cell } => {
+                    assert!(self.frozen.remove(&cell), "only what is frozen is thawed");
+                    let kept = self.bound.get(&cell).and_then(|(key, _)| self.kept.get(key));
+                    assert!(kept.is_some_and(|keep| keep.runs_on), "what is to run on");
                 }
                 Action::Stop { cell, graceful } => {
                     self.frozen.remove(&cell);
@@ -177,6 +192,11 @@ impl World {
             let took = self.now - self.granted_at[&waiter];
             self.on(Event::Released { cell, memory_bytes: 20 << 20, took, discard: true });
         }
+    }
+
+    fn keep(&mut self, demand: &Arc<Demand>, keep: Keep) {
+        self.kept.insert(demand.key.clone(), keep);
+        self.on(Event::Keep { demand: Arc::clone(demand), keep });
     }
 
     fn make_one(&mut self, at: usize, result: Result<(), MakeFault>) {

@@ -71,6 +71,14 @@ fn random_step(world: &mut World, dice: &mut Dice, demands: &[Arc<Demand>], newe
             let function = demands[dice.roll(6)].key.function.clone();
             world.on(Event::Retire { function, version: None });
         }
+        99 if dice.roll(3) == 0 => {
+            let demand = &demands[*newest * 6 + dice.roll(6)];
+            let keep = match dice.roll(3) {
+                0 => Keep::default(),
+                _ => Keep { instances: dice.roll(4), runs_on: dice.roll(2) == 0, on_demand: dice.roll(3) > 0 },
+            };
+            world.keep(demand, keep);
+        }
         98 if dice.roll(20) == 0 => {
             let function = demands[dice.roll(6)].key.function.clone();
             world.abort(&function);
@@ -113,7 +121,7 @@ fn a_million_random_events_break_no_promise() {
     let seed = std::env::var("DUNLIN_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
     eprintln!("DUNLIN_SEED={seed}");
     let mut dice = Dice(seed);
-    let (mut served, mut frozen) = (0, 0);
+    let (mut served, mut frozen, mut kept) = (0, 0, 0);
     for episode in 0..200 {
         let bounds = Bounds {
             instances_per_account: 1 + dice.roll(8),
@@ -136,6 +144,9 @@ fn a_million_random_events_break_no_promise() {
         for step in 0..5_000 {
             random_step(&mut world, &mut dice, &demands, &mut newest);
             frozen += usize::from(!world.frozen.is_empty());
+            kept += usize::from(
+                world.kept.iter().any(|(key, keep)| keep.instances > 0 && world.engine.load_of(key).ready >= keep.instances),
+            );
             if step % 8 == 0 {
                 world.tick();
                 world.engine.check(world.now);
@@ -159,5 +170,6 @@ fn a_million_random_events_break_no_promise() {
         assert!(world.engine.is_empty(), "episode {episode}: {:?}", world.engine.stats());
         assert!(world.waiting.is_empty() && world.bound.is_empty(), "episode {episode}");
     }
-    assert!(served > 10_000 && frozen > 10_000, "the dice reached the interesting states: {served} {frozen}");
+    let reached = served > 10_000 && frozen > 10_000 && kept > 10_000;
+    assert!(reached, "the dice reached the interesting states: {served} {frozen} {kept}");
 }
