@@ -62,6 +62,12 @@ pub struct Limits {
     pub versions_per_function_max: usize,
     /// Most aliases of one function.
     pub aliases_per_function_max: usize,
+    /// Most custom domains of one account.
+    pub domains_per_account_max: usize,
+    /// Most routes of one custom domain.
+    pub routes_per_domain_max: usize,
+    /// Most rewrite rules of all routes of one custom domain.
+    pub rewrite_rules_per_domain_max: usize,
     /// Most instances of one account at a time.
     pub instances_per_account_max: usize,
     /// Longest stored log line, in bytes.
@@ -92,6 +98,9 @@ impl Default for Limits {
             triggers_per_function_max: 50,
             versions_per_function_max: 10_000,
             aliases_per_function_max: 1000,
+            domains_per_account_max: 1000,
+            routes_per_domain_max: 100,
+            rewrite_rules_per_domain_max: 100,
             instances_per_account_max: 300,
             log_line_bytes_max: 32 << 10,
             header_bytes_max: 8 << 10,
