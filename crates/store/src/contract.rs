@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a broken promise is a panic here")]
 
+mod domains;
 mod settings;
 mod versions;
 
@@ -14,6 +15,8 @@ use dunlin_model::{
 };
 use jiff::Timestamp;
 
+use self::domains::{a_domain_belongs_to_one_account_and_is_found_by_its_name, an_account_has_so_many_domains_and_sees_its_own};
+pub use self::domains::{domain, domain_key};
 use self::settings::{
     a_disabled_function_is_known_at_once_and_settings_go_with_what_they_are_of,
     a_setting_is_written_at_the_revision_it_was_read_at, settings_of_an_account_do_not_take_more_than_there_is,
@@ -61,6 +64,8 @@ cases! {
     settings_of_an_account_do_not_take_more_than_there_is,
     a_disabled_function_is_known_at_once_and_settings_go_with_what_they_are_of,
     several_functions_are_replaced_together_or_not_at_all,
+    a_domain_belongs_to_one_account_and_is_found_by_its_name,
+    an_account_has_so_many_domains_and_sees_its_own,
 }
 
 /// Runs every case over a fresh store from `fresh`.

@@ -4,6 +4,7 @@
 //! transaction and acknowledges all of them after the fsync. A few connections read on blocking threads; SQLite is
 //! never called on a thread that drives tasks. The queue is bounded: when the disk stalls, callers wait.
 
+mod domains;
 mod open;
 mod rows;
 mod settings;
@@ -19,7 +20,8 @@ use std::sync::atomic::Ordering;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use dunlin_model::{
-    AccountScope, Alias, AliasKey, Function, FunctionKey, Record, Revision, Setting, SettingKey, Trigger, TriggerKey, VersionId,
+    AccountScope, Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, Record, Revision, Setting, SettingKey,
+    Trigger, TriggerKey, VersionId,
 };
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -240,6 +242,20 @@ impl Store for Sqlite {
 
     async fn replace_functions(&self, functions: &[(FunctionKey, Function, Revision)]) -> Result<Revision, ReplaceError> {
         Ok(self.change(Change::ReplaceFunctions(functions.to_vec())).await?.revision)
+    }
+
+    async fn create_domain(&self, key: &DomainKey, domain: &CustomDomain, limit: usize) -> Result<Revision, CreateError> {
+        Ok(self.change(Change::CreateDomain { key: key.clone(), domain: Box::new(domain.clone()), limit }).await?.revision)
+    }
+
+    async fn replace_domain(&self, key: &DomainKey, domain: &CustomDomain, expected: Revision) -> Result<Revision, ReplaceError> {
+        let (key, domain) = (key.clone(), Box::new(domain.clone()));
+        Ok(self.change(Change::ReplaceDomain { key, domain, expected }).await?.revision)
+    }
+
+    async fn delete_domain(&self, key: &DomainKey, expected: Revision) -> Result<(), DeleteError> {
+        self.change(Change::DeleteDomain { key: key.clone(), expected }).await?;
+        Ok(())
     }
 
     async fn put_access_key(&self, key: &AccessKey) -> Result<(), StoreError> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dunlin_model::{
-    AccessKeyId, AccountId, AccountScope, Alias, AliasKey, Function, FunctionKey, FunctionName, Record, RequestId, Revision,
-    Setting, SettingKey, Trigger, TriggerKey, VersionId,
+    AccessKeyId, AccountId, AccountScope, Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, FunctionName, Record,
+    RequestId, Revision, Setting, SettingKey, Trigger, TriggerKey, VersionId,
 };
 use jiff::Timestamp;
 
@@ -145,6 +145,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Replaces all of the functions, each only if it is still at its expected revision, or none of them.
     async fn replace_functions(&self, functions: &[(FunctionKey, Function, Revision)]) -> Result<Revision, ReplaceError>;
+
+    /// Adds a custom domain, if the account has fewer than `limit` and no account has one of that name.
+    async fn create_domain(&self, key: &DomainKey, domain: &CustomDomain, limit: usize) -> Result<Revision, CreateError>;
+    /// Replaces the custom domain only if it is still at `expected`.
+    async fn replace_domain(&self, key: &DomainKey, domain: &CustomDomain, expected: Revision) -> Result<Revision, ReplaceError>;
+    /// Removes the custom domain only if it is still at `expected`.
+    async fn delete_domain(&self, key: &DomainKey, expected: Revision) -> Result<(), DeleteError>;
 
     /// Adds or replaces an access key.
     async fn put_access_key(&self, key: &AccessKey) -> Result<(), StoreError>;

@@ -23,6 +23,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_first.sql"),
     include_str!("../migrations/0002_versions.sql"),
     include_str!("../migrations/0003_settings.sql"),
+    include_str!("../migrations/0004_domains.sql"),
 ];
 
 pub(super) struct Opened {
