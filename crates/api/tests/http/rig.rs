@@ -202,6 +202,7 @@ impl Rig {
                 blobs: Arc::clone(&blobs),
                 sandboxes: Arc::clone(&unpacker) as Arc<dyn Sandboxes>,
                 instances: Arc::clone(&pool) as Arc<dyn Instances>,
+                outbound: dunlin_outbound::Outbound::new(false),
                 clock,
             },
         );
