@@ -68,6 +68,8 @@ const STAGES: &[Stage] = &[
             "wasm",
             "--test",
             "network",
+            "--test",
+            "domains",
             "--no-fail-fast",
             "--",
             "--test-threads=1",
