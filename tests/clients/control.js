@@ -3,7 +3,8 @@
 // Usage: control.js CREDENTIALS_JSON, with NODE_PATH at the SDK. Prints `N passed, N failed` at the end.
 
 const assert = require('assert');
-const { create, fc, invoke, packageOf, refused, run, sdk } = require('./common.js');
+const http = require('http');
+const { create, credentials, fc, invoke, packageOf, refused, run, sdk } = require('./common.js');
 
 const says = (text) => ({ 'index.js': `exports.handler = async () => ${JSON.stringify(text)};\n` });
 
@@ -157,6 +158,38 @@ run({
     assert.strictEqual(scaling.scalingConfigs.length, 1);
     await sdk.deleteScalingConfig('ctl-node', new fc.DeleteScalingConfigRequest({ qualifier }));
     assert.strictEqual(await answer('ctl-node'), 'ready');
+  },
+  async 'custom domains live, and requests follow them'() {
+    await create('ctl-node', says('served'));
+    const routes = (paths) => new fc.RouteConfig({ routes: paths.map((path) => new fc.PathConfig({ path, functionName: 'ctl-node', methods: ['GET'] })) });
+    const made = new fc.CreateCustomDomainInput({ domainName: 'node.example.test', protocol: 'HTTP', routeConfig: routes(['/a', '/b/*']) });
+    const created = (await sdk.createCustomDomain(new fc.CreateCustomDomainRequest({ body: made }))).body;
+    assert.deepStrictEqual(created.routeConfig.routes.map((route) => [route.path, route.functionName, route.methods]), [
+      ['/a', 'ctl-node', ['GET']],
+      ['/b/*', 'ctl-node', ['GET']],
+    ]);
+    assert.deepStrictEqual([created.certConfig, created.tlsConfig, created.authConfig], [undefined, undefined, undefined]);
+    const status = (path) =>
+      new Promise((resolve, reject) => {
+        const { hostname, port } = new URL(credentials.endpoint);
+        http.get({ hostname, port, path, headers: { host: 'node.example.test' } }, (reply) => resolve(reply.resume().statusCode)).on('error', reject);
+      });
+    assert.deepStrictEqual([await status('/a'), await status('/b/c'), await status('/c')], [200, 200, 404]);
+    const jwks = { keys: [{ kty: 'oct', k: 'A'.repeat(43), kid: 'one' }] };
+    const authInfo = JSON.stringify({ jwks, tokenLookup: 'header:Authorization:Bearer ' });
+    const guard = new fc.UpdateCustomDomainInput({ authConfig: new fc.AuthConfig({ authType: 'jwt', authInfo }) });
+    const guarded = (await sdk.updateCustomDomain('node.example.test', new fc.UpdateCustomDomainRequest({ body: guard }))).body;
+    assert.deepStrictEqual([guarded.authConfig.authType, guarded.authConfig.authInfo], ['jwt', authInfo]);
+    assert.strictEqual(guarded.routeConfig.routes.length, 2);
+    assert.strictEqual(await status('/a'), 403);
+    const read = (await sdk.getCustomDomain('node.example.test')).body;
+    assert.deepStrictEqual(read.toMap(), guarded.toMap());
+    const listed = (await sdk.listCustomDomains(new fc.ListCustomDomainsRequest({ prefix: 'node', limit: 1 }))).body;
+    assert.deepStrictEqual([listed.customDomains.map((each) => each.domainName), listed.nextToken], [['node.example.test'], undefined]);
+    const wrong = new fc.UpdateCustomDomainInput({ protocol: 'HTTPS' });
+    await refused('InvalidArgument', sdk.updateCustomDomain('node.example.test', new fc.UpdateCustomDomainRequest({ body: wrong })));
+    await sdk.deleteCustomDomain('node.example.test');
+    await refused('DomainNameNotFound', sdk.getCustomDomain('node.example.test'));
     await sdk.deleteFunction('ctl-node');
   },
 });

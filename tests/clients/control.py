@@ -12,6 +12,9 @@ from alibabacloud_fc20230330 import models as fc
 
 from common import claim, client, crc64, create, credentials, get, host, invoke, package, refused, run, sdk
 
+
+from common import claim, client, create, credentials, get, host, invoke, package, refused, run, sdk
+
 # Answers with the version it was started as, and with what its environment says.
 WHO = {
     "index.py": "import os\ndef handler(event, context):\n    return os.environ.get('FC_FUNCTION_VERSION', '') + ':' + os.environ.get('STAGE', '')\n"
@@ -442,6 +445,82 @@ def a_scaling_configuration_round_trips_and_closes_a_function():
     sdk.delete_scaling_config("ctl-scaling", fc.DeleteScalingConfigRequest(qualifier="LATEST"))
     assert invoke("ctl-scaling")[0] == 200
     sdk.delete_function("ctl-scaling")
+
+
+# A domain with every member that has an effect without TLS; the certificate's half is `domains` of the platform's tests.
+def full_domain():
+    rules = fc.RewriteConfig(
+        equal_rules=[fc.EqualRule(match="/old", replacement="/new")],
+        wildcard_rules=[fc.WildcardRule(match="^/css/*", replacement="/static/$1")],
+        regex_rules=[fc.RegexRule(match="^/u/(\\d+)$", replacement="/user?id=$1")],
+    )
+    routes = [
+        fc.PathConfig(path="/api/*", function_name="ctl-domain", qualifier="1", methods=["GET", "POST"], rewrite_config=rules),
+        fc.PathConfig(path="/*", function_name="ctl-domain"),
+    ]
+    cors = fc.CORSConfig(
+        allow_credentials=True, allow_headers=["x-one"], allow_methods=["GET"], allow_origins=["https://a.example"],
+        expose_headers=["x-two"], max_age=60,
+    )
+    return {
+        "protocol": "HTTP",
+        "route_config": fc.RouteConfig(routes=routes),
+        "auth_config": fc.AuthConfig(auth_type="anonymous"),
+        "cors_config": cors,
+        "waf_config": fc.WAFConfig(enable_waf=False),
+    }
+
+
+@claim
+def a_custom_domain_is_kept_member_by_member_and_changes_in_parts():
+    create("ctl-domain", WHO)
+    publish("ctl-domain")
+    given = fc.CreateCustomDomainInput(domain_name="ctl.example.test", **full_domain())
+    made = sdk.create_custom_domain(fc.CreateCustomDomainRequest(body=given)).body
+    sent = given.to_map()
+    assert {member: made.to_map()[member] for member in sent} == sent, made
+    assert (made.account_id, made.api_version) == (credentials["accountId"], "2023-03-30")
+    assert made.created_time == made.last_modified_time and made.created_time.endswith("Z")
+    assert sdk.get_custom_domain("ctl.example.test").body.to_map() == made.to_map()
+
+    def answer(path, host_name="ctl.example.test"):
+        request = urllib.request.Request(f"http://{host}{path}", headers={"Host": host_name})
+        return urllib.request.urlopen(request, timeout=30).read().decode()
+
+    assert answer("/api/x").startswith("1:") and not answer("/x").startswith("1:")
+    # A change of one member leaves the others.
+    patch = fc.UpdateCustomDomainInput(cors_config=fc.CORSConfig(allow_origins=["*"]))
+    changed = sdk.update_custom_domain("ctl.example.test", fc.UpdateCustomDomainRequest(body=patch)).body
+    assert changed.cors_config.allow_origins == ["*"]
+    kept = ["routeConfig", "authConfig", "wafConfig", "protocol", "createdTime"]
+    assert {member: changed.to_map()[member] for member in kept} == {member: made.to_map()[member] for member in kept}
+    patch = fc.UpdateCustomDomainInput(route_config=fc.RouteConfig(routes=[fc.PathConfig(path="/only", function_name="ctl-domain")]))
+    changed = sdk.update_custom_domain("ctl.example.test", fc.UpdateCustomDomainRequest(body=patch)).body
+    assert [route.to_map() for route in changed.route_config.routes] == [{"path": "/only", "functionName": "ctl-domain"}]
+    refused("DomainNameAlreadyExists", 409, lambda: sdk.create_custom_domain(fc.CreateCustomDomainRequest(body=given)))
+    bad = fc.UpdateCustomDomainInput(route_config=fc.RouteConfig(routes=[fc.PathConfig(path="x", function_name="ctl-domain")]))
+    refusal = refused("InvalidArgument", 400, lambda: sdk.update_custom_domain("ctl.example.test", fc.UpdateCustomDomainRequest(body=bad)))
+    assert "routeConfig.routes[0].path" in refusal, refusal
+    assert sdk.get_custom_domain("ctl.example.test").body.to_map() == changed.to_map()
+
+    # What was never given is not made up.
+    for name in ["ctl-b.example.test", "ctl-a.example.test", "other.example.test"]:
+        body = fc.CreateCustomDomainInput(domain_name=name, protocol="HTTP")
+        plain = sdk.create_custom_domain(fc.CreateCustomDomainRequest(body=body)).body.to_map()
+        assert set(plain) == {"accountId", "apiVersion", "createdTime", "domainName", "lastModifiedTime", "protocol"}, plain
+    page = lambda **query: sdk.list_custom_domains(fc.ListCustomDomainsRequest(**query)).body
+    first = page(prefix="ctl", limit=2)
+    assert [domain.domain_name for domain in first.custom_domains] == ["ctl-a.example.test", "ctl-b.example.test"] and first.next_token
+    second = page(prefix="ctl", limit=2, next_token=first.next_token)
+    assert [domain.domain_name for domain in second.custom_domains] == ["ctl.example.test"] and not second.next_token
+    assert len(page().custom_domains) == 4
+    refused("InvalidArgument", 400, lambda: page(next_token="forged"))
+    for name in ["ctl.example.test", "ctl-a.example.test", "ctl-b.example.test", "other.example.test"]:
+        sdk.delete_custom_domain(name)
+    for call in [sdk.get_custom_domain, sdk.delete_custom_domain]:
+        refused("DomainNameNotFound", 404, lambda: call("ctl.example.test"))
+    assert not page().custom_domains
+    sdk.delete_function("ctl-domain")
 
 
 run()

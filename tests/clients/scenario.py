@@ -177,7 +177,6 @@ def a_wrong_secret_and_an_unknown_key_are_refused():
 def other_operations_say_that_they_are_not_supported_yet():
     refusals = [
         lambda: sdk.list_sessions('sdk-none', fc.ListSessionsRequest()),
-        lambda: sdk.list_custom_domains(fc.ListCustomDomainsRequest()),
     ]
     for call in refusals:
         try:

@@ -30,7 +30,10 @@ enum Layer {
 
 const LAYERS: &[(Layer, &[&str])] = &[
     (Layer::Nouns, &["model"]),
-    (Layer::Mechanisms, &["walls", "sandbox", "runtime", "wasm", "store", "blobs", "auth", "telemetry", "unpack"]),
+    (
+        Layer::Mechanisms,
+        &["walls", "sandbox", "runtime", "wasm", "store", "blobs", "auth", "telemetry", "tls", "outbound", "unpack"],
+    ),
     (Layer::Engines, &["control", "scaling", "triggers", "invoke", "pool", "events", "objects", "build", "meter"]),
     (Layer::Doors, &["gateway", "api", "console"]),
     (Layer::Server, &["server"]),
@@ -44,6 +47,8 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("sandbox", "walls"),
     ("runtime", "sandbox"),
     ("auth", "store"),
+    // The addresses nobody may be led to are in one list.
+    ("outbound", "sandbox"),
     ("control", "invoke"),
     ("control", "pool"),
     ("control", "scaling"),

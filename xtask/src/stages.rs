@@ -70,6 +70,8 @@ const STAGES: &[Stage] = &[
             "layers",
             "--test",
             "network",
+            "--test",
+            "domains",
             "--no-fail-fast",
             "--",
             "--test-threads=1",

@@ -116,6 +116,8 @@ impl From<ControlError> for ApiError {
             ControlError::FunctionExists { .. } => (StatusCode::CONFLICT, "FunctionAlreadyExists"),
             ControlError::TriggerExists { .. } => (StatusCode::CONFLICT, "TriggerAlreadyExists"),
             ControlError::AliasExists { .. } => (StatusCode::CONFLICT, "AliasAlreadyExists"),
+            ControlError::DomainNotFound { .. } => (StatusCode::NOT_FOUND, "DomainNameNotFound"),
+            ControlError::DomainExists { .. } => (StatusCode::CONFLICT, "DomainNameAlreadyExists"),
             ControlError::AdditionalIsMajor { .. } => (StatusCode::BAD_REQUEST, "AdditionalVersionContainsMajorVersion"),
             ControlError::AsyncInvokeNotFound { .. } => (StatusCode::NOT_FOUND, "AsyncConfigNotExists"),
             ControlError::ConcurrencyNotFound { .. } => (StatusCode::NOT_FOUND, "OnDemandConfigNotFound"),

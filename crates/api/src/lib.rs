@@ -22,6 +22,7 @@
 mod api;
 mod body;
 mod calls;
+mod domains;
 mod error;
 mod functions;
 mod instances;

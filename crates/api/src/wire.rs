@@ -2,8 +2,8 @@
 
 use dunlin_control::Region;
 use dunlin_model::{
-    AccountScope, Alias, Choice, Function, FunctionName, Interpreter, Interpreters, Runtime, Setting, SettingContent, Standing,
-    Trigger, Version,
+    AccountScope, Alias, Choice, CustomDomain, Function, FunctionName, Interpreter, Interpreters, Runtime, Setting,
+    SettingContent, Standing, Trigger, Version,
 };
 use dunlin_pool::{InstanceInfo, InstanceState};
 use jiff::Timestamp;
@@ -57,6 +57,25 @@ pub(crate) fn alias(alias: &Alias) -> Value {
         members["additionalVersionWeight"] = json!({ additional.version.to_string(): additional.weight });
     }
     members
+}
+
+/// A custom domain. Its private key stays here, as the vendor keeps it as well.
+pub(crate) fn domain(scope: &AccountScope, domain: &CustomDomain) -> Value {
+    let mut members = match serde_json::to_value(domain) {
+        Ok(Value::Object(members)) => members,
+        // It was read from JSON and has nothing in it that JSON has not.
+        Ok(_) | Err(_) => Map::new(),
+    };
+    for (member, at) in [("created", domain.created), ("modified", domain.modified)] {
+        members.remove(member);
+        members.insert(if member == "created" { "createdTime" } else { "lastModifiedTime" }.into(), time(at).into());
+    }
+    if let Some(Value::Object(certificate)) = members.get_mut("certConfig") {
+        certificate.remove("privateKey");
+    }
+    members.insert("accountId".into(), scope.account().as_str().into());
+    members.insert("apiVersion".into(), crate::routes::VERSION.into());
+    Value::Object(members)
 }
 
 /// A function, as every operation that answers with one shows it.

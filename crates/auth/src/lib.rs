@@ -18,16 +18,20 @@
 //!   the window shrinks; a nonce is never forgotten while its date would still be accepted.
 //! - Secrets and signatures are in no error and no log line.
 //!
+//! [`TokenKeys`] stands apart: it checks the tokens of a function's own callers, who have no account here.
+//!
 //! What a caller may do lives with the handlers; statuses and codes at the doors.
 
 mod acs3;
 mod authorization;
 mod error;
+mod jwt;
 mod nonces;
 mod sign;
 mod verify;
 
 pub use authorization::Scheme;
 pub use error::AuthError;
+pub use jwt::{Claims, TokenError, TokenKeys};
 pub use sign::{SigningKey, sign, sign_at};
 pub use verify::{Clock, Config, ExpectedBody, Verified, Verifier, system_clock};

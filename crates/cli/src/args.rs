@@ -92,6 +92,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: AliasCommand,
     },
+    /// Custom domains: hosts whose paths lead to functions
+    Domain {
+        #[command(subcommand)]
+        command: DomainCommand,
+    },
     /// Show or set how an alias shares its calls between two versions
     Traffic(Traffic),
     /// Point an alias back to the version before
@@ -148,6 +153,9 @@ pub(crate) struct Up {
     /// Address and port to listen on; port 0 lets the kernel choose
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7900")]
     pub(crate) listen: SocketAddr,
+    /// Address and port to speak TLS on, for custom domains; port 0 lets the kernel choose [default: none]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) https: Option<SocketAddr>,
     /// Function URLs are http://PREFIX.fn.DOMAIN
     #[arg(long, default_value = "localhost")]
     pub(crate) domain: String,
@@ -157,6 +165,9 @@ pub(crate) struct Up {
     /// Let no function reach the internet, whatever its internetAccess says
     #[arg(long)]
     pub(crate) no_egress: bool,
+    /// Let key sets of tokens be fetched from addresses inside (loopback, private networks), and without TLS
+    #[arg(long)]
+    pub(crate) fetch_inside: bool,
     /// A Python, Node.js, Java or PHP to use rather than those found in the usual places: the program, or the directory it is
     /// installed in, which functions see read-only; may be given more than once
     #[arg(long = "interpreter", value_name = "PATH")]
@@ -217,6 +228,12 @@ pub(crate) struct Server {
     /// The port clients reach the listener at
     #[arg(long)]
     pub(crate) port: u16,
+    /// The last listener speaks TLS
+    #[arg(long)]
+    pub(crate) https: bool,
+    /// Key sets of tokens may be fetched from inside
+    #[arg(long)]
+    pub(crate) fetch_inside: bool,
     /// A further name of the listener
     #[arg(long = "name")]
     pub(crate) names: Vec<String>,
@@ -290,6 +307,16 @@ pub(crate) enum Http {
     Anonymous,
     /// Callers who sign for the account
     Function,
+}
+
+impl Http {
+    /// As the wire spells it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Function => "function",
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -449,10 +476,63 @@ pub(crate) enum LayerCommand {
         name: String,
         /// The version's number
         version: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DomainCommand {
+    /// List custom domains
+    Ls {
+        /// Only names that begin with this
+        #[arg(long)]
+        prefix: Option<String>,
+    },
+    /// Show one custom domain
+    Get {
+        /// Its name
+        name: String,
+    },
+    /// Change what is given of a custom domain, and create it if need be
+    Set(DomainSet),
+    /// Remove a custom domain
+    Rm {
+        /// Its name
+        name: String,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DomainSet {
+    /// The host, for example www.example.com
+    pub(crate) name: String,
+    /// Which function answers for which path, for example '/api/*=api:prod'; may be given more than once. Together they
+    /// replace the ones before
+    #[arg(long = "route", value_name = "PATH=FUNCTION[:QUALIFIER]", value_parser = name_and_value)]
+    pub(crate) routes: Vec<(String, String)>,
+    /// A JSON list of routes with all their members: methods and rewriteConfig as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) route_file: Option<PathBuf>,
+    /// HTTP, HTTPS or HTTP,HTTPS [default for a new domain: HTTP, with a certificate both]
+    #[arg(long)]
+    pub(crate) protocol: Option<String>,
+    /// The certificate with those that signed it, as PEM
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// The certificate's private key, as PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+    /// The oldest version of TLS
+    #[arg(long, value_name = "VERSION", value_parser = ["1.2", "1.3"])]
+    pub(crate) min_tls: Option<String>,
+    /// Who may call [default for a new domain: anonymous]
+    #[arg(long, value_name = "WHO", value_enum)]
+    pub(crate) callers: Option<Http>,
+    /// Let in who brings a token; the file holds the JSON with jwks, tokenLookup and claimPassBy
+    #[arg(long, value_name = "FILE", conflicts_with = "callers")]
+    pub(crate) jwt: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

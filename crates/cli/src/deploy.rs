@@ -132,25 +132,21 @@ fn trigger(client: &Client, output: &Output, name: &str, deploy: &Deploy, is_new
     let what = format!("'{name}' is deployed, but cannot give it a URL");
     let path = format!("/functions/{}/triggers", segment(name));
     let existing = functions::http_trigger(client, name).map_err(|failure| failure.during(&what))?;
-    let auth = |http: Http| match http {
-        Http::Anonymous => "anonymous",
-        Http::Function => "function",
-    };
     let made = match (existing, deploy.http) {
         (Some(trigger), None) => trigger,
         (None, None) if deploy.no_http || !is_new => return Ok(None),
         (None, http) => {
-            let config = json!({"authType": auth(http.unwrap_or(Http::Function)), "methods": METHODS}).to_string();
+            let config = json!({"authType": http.unwrap_or(Http::Function).as_str(), "methods": METHODS}).to_string();
             let body = json!({"triggerName": "http", "triggerType": "http", "triggerConfig": config});
             client.json(&what, Call::new("CreateTrigger", "POST", path).json(&body))?
         }
         (Some(trigger), Some(http)) => {
             let text = trigger["triggerConfig"].as_str().unwrap_or_default();
             let mut config: Value = serde_json::from_str(text).map_err(|error| Failure::of(&what, &error))?;
-            if config["authType"] == auth(http) {
+            if config["authType"] == http.as_str() {
                 trigger
             } else {
-                config["authType"] = auth(http).into();
+                config["authType"] = http.as_str().into();
                 let trigger_name = trigger["triggerName"]
                     .as_str()
                     .ok_or_else(|| Failure::new(Kind::Failed, &what, "a trigger without a name"))?;

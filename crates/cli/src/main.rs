@@ -13,6 +13,7 @@ mod concurrency;
 mod credentials;
 mod deploy;
 mod doctor;
+mod domains;
 mod failure;
 mod functions;
 mod invoke;
@@ -79,6 +80,7 @@ fn run(arguments: Arguments, output: &Output) -> Result<ExitCode, Failure> {
         },
         Command::Version { command } => versions::run_version(&client()?, output, &command),
         Command::Alias { command } => versions::run_alias(&client()?, output, &command),
+        Command::Domain { command } => domains::run(&client()?, output, &command),
         Command::Traffic(traffic) => versions::traffic(&client()?, output, &traffic),
         Command::Rollback(rollback) => versions::rollback(&client()?, output, &rollback),
         Command::Layer { command } => layers::run(&client()?, output, &command),

@@ -14,9 +14,11 @@ pub(crate) fn up(up: Up, shared: &Shared) -> Result<ExitCode, Failure> {
     let config = UpConfig {
         data: shared.data.clone().unwrap_or_else(default_data),
         listen: up.listen,
+        https: up.https,
         domain: up.domain,
         region: up.region,
         egress: !up.no_egress,
+        fetch_inside: up.fetch_inside,
         interpreters: up.interpreters,
         full_proc: up.full_proc,
         capacity: capacity(&up.capacity),
@@ -31,7 +33,14 @@ const START_ANEW: u8 = 100;
 /// `dunlin server`: the unprivileged half.
 pub(crate) fn server(server: Server) -> Result<ExitCode, Failure> {
     let capacity = capacity(&server.capacity);
-    let config = ServerConfig { domain: server.domain, names: server.names, port: server.port, capacity };
+    let config = ServerConfig {
+        domain: server.domain,
+        names: server.names,
+        port: server.port,
+        https: server.https,
+        fetch_inside: server.fetch_inside,
+        capacity,
+    };
     match dunlin_server::server_main(config) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error @ ServerError::Stopped(_)) => {

@@ -219,7 +219,8 @@ fn traffic_of(alias: &Value) -> String {
     }
 }
 
-fn show(output: &Output, thing: &Value, name: &str) {
+/// Shows the members of one thing.
+pub(crate) fn show(output: &Output, thing: &Value, name: &str) {
     match output.format {
         Format::Json => output.json(thing),
         Format::Name => output.line(&text(&thing[name])),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dunlin_blobs::Blobs;
 use dunlin_model::{AccountScope, Function, FunctionKey, FunctionName, Interpreters, Limits, Revision};
+use dunlin_outbound::Outbound;
 use dunlin_sandbox::Sandboxes;
 use dunlin_store::{Store, Stored};
 use jiff::Timestamp;
@@ -28,6 +29,8 @@ pub struct Config {
     pub limits: Limits,
     /// What functions are served by. Default: what a plain Debian has.
     pub interpreters: Interpreters,
+    /// Names within which no custom domain may lie: the platform's own. `localhost` is one in any case. Default: none.
+    pub reserved_domains: Vec<String>,
     /// How long a code link works. Default 10 minutes.
     pub link_lifetime: Duration,
     /// How long a package that no function uses any more is kept for calls that still run it. Default 10 minutes.
@@ -46,6 +49,7 @@ impl Config {
             region: region.into(),
             limits: Limits::default(),
             interpreters: Interpreters::usual(),
+            reserved_domains: Vec::new(),
             link_lifetime: Duration::from_secs(600),
             package_grace: Duration::from_secs(600),
             reconcile_interval: Duration::from_secs(60),
@@ -66,6 +70,8 @@ pub struct Parts {
     pub instances: Arc<dyn Instances>,
     /// Who keeps some of them ready.
     pub scaling: Arc<dyn KeepsReady>,
+    /// What fetches key sets.
+    pub outbound: Outbound,
     /// The time of day.
     pub clock: Clock,
 }
@@ -90,6 +96,7 @@ pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) instances: Arc<dyn Instances>,
     pub(crate) scaling: Arc<dyn KeepsReady>,
+    pub(crate) outbound: Outbound,
     pub(crate) clock: Clock,
     pub(crate) packages: Packages,
     pub(crate) seal: Seal,
@@ -102,12 +109,12 @@ impl Control {
     /// A control plane over `parts`.
     #[must_use]
     pub fn new(config: Config, parts: Parts) -> Self {
-        let Parts { store, blobs, sandboxes, instances, scaling, clock } = parts;
+        let Parts { store, blobs, sandboxes, instances, scaling, outbound, clock } = parts;
         let packages = Packages::new(Arc::clone(&store), blobs, sandboxes, Arc::clone(&clock), &config);
         let seal = Seal::new(config.seal_key);
         let adding_trigger = tokio::sync::Mutex::new(());
         let reservations = Reservations::default();
-        let inner = Inner { config, store, instances, scaling, clock, packages, seal, reservations, adding_trigger };
+        let inner = Inner { config, store, instances, scaling, outbound, clock, packages, seal, reservations, adding_trigger };
         let control = Self { inner: Arc::new(inner) };
         control.apply_limits();
         control

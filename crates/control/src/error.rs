@@ -1,6 +1,6 @@
 //! Why an operation was not done.
 
-use dunlin_model::{AliasName, FunctionName, InvalidField, InvalidId, LayerArn, LayerName, TriggerName, VersionId};
+use dunlin_model::{AliasName, DomainName, FunctionName, InvalidField, InvalidId, LayerArn, LayerName, TriggerName, VersionId};
 use dunlin_store::StoreError;
 
 /// Why an operation was not done. Whose fault it is can be told from the variant.
@@ -68,6 +68,18 @@ pub enum Error {
     AdditionalIsMajor {
         /// The version.
         version: VersionId,
+    },
+    /// No such custom domain in the caller's account.
+    #[error("custom domain '{name}' does not exist (DomainNameNotFound)")]
+    DomainNotFound {
+        /// As asked for.
+        name: DomainName,
+    },
+    /// Somebody has it.
+    #[error("custom domain '{name}' already exists")]
+    DomainExists {
+        /// The name.
+        name: DomainName,
     },
     /// Nothing was said about asynchronous calls.
     #[error("function '{function}' has no asynchronous invocation configuration for qualifier '{qualifier}'")]

@@ -1,4 +1,4 @@
-//! The control plane without HTTP: functions, their code, versions, aliases, and their triggers.
+//! The control plane without HTTP: functions, their code, versions, aliases, their triggers, and custom domains.
 //!
 //! A door authenticates and translates; [`Control`] decides. Every method takes an
 //! [`AccountScope`](dunlin_model::AccountScope) and can reach nothing outside it. What it writes is intent, in the
@@ -24,6 +24,7 @@ mod async_invoke;
 mod code;
 mod concurrency;
 mod control;
+mod domains;
 mod error;
 mod functions;
 mod instances;
@@ -43,6 +44,7 @@ pub use code::{CodeDownload, CodeLink, InputCode};
 pub use concurrency::ConcurrencyInput;
 pub use control::{Clock, Config, Control, Parts, Region};
 pub use dunlin_scaling::Readiness;
+pub use domains::DomainInput;
 pub use error::Error;
 pub use functions::FunctionFilter;
 pub use instances::{InstanceFilter, Instances, KeepsReady};

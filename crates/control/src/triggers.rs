@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dunlin_model::{AccountScope, FunctionKey, HttpTriggerConfig, Qualifier, Trigger, TriggerKey, TriggerName};
+use dunlin_model::{AccountScope, AuthType, FunctionKey, HttpTriggerConfig, Qualifier, Trigger, TriggerKey, TriggerName};
 use dunlin_store::{CreateError, DeleteError, ReplaceError, Stored};
 use serde::Deserialize;
 
@@ -69,7 +69,7 @@ impl Control {
         let qualifier = self.qualifier_in_force(&function, input.qualifier.as_deref())?;
         let config_text =
             input.trigger_config.ok_or_else(|| Error::invalid("triggerConfig", "is required for type http: JSON in a string"))?;
-        let http = self.check_config(&config_text)?;
+        let http = self.check_config(&config_text).await?;
         let description = self.check_description(input.description.unwrap_or_default())?;
         let key = scope.trigger(function.name().clone(), name.clone());
 
@@ -147,7 +147,7 @@ impl Control {
         let (key, current) = self.trigger(scope, function, name)?;
         let mut trigger = current.value.clone();
         if let Some(text) = patch.trigger_config {
-            trigger.http = self.check_config(&text)?;
+            trigger.http = self.check_config(&text).await?;
             trigger.config_text = text;
         }
         if let Some(description) = patch.description {
@@ -213,14 +213,18 @@ impl Control {
         Ok((page.items, page.next.map(|last| self.inner.seal.close(&purpose, last.as_bytes()))))
     }
 
-    fn check_config(&self, text: &str) -> Result<HttpTriggerConfig, Error> {
+    async fn check_config(&self, text: &str) -> Result<HttpTriggerConfig, Error> {
         if text.len() > CONFIG_BYTES_MAX {
             return Err(Error::invalid(
                 "triggerConfig",
                 format!("must be at most {CONFIG_BYTES_MAX} bytes (actual: {})", text.len()),
             ));
         }
-        Ok(HttpTriggerConfig::parse(text)?)
+        let config = HttpTriggerConfig::parse(text)?;
+        if config.auth_type == AuthType::Jwt {
+            self.check_keys(&config.jwt()?, "triggerConfig.authConfig").await?;
+        }
+        Ok(config)
     }
 
     /// As it is stored. It means something when it is written; later the version may go.

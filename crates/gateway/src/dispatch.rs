@@ -1,9 +1,11 @@
 //! Which room a request is for, decided before any of its body is read.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use dunlin_model::RequestId;
+use dunlin_tls::ServerConfig;
 use http::header::{CONTENT_TYPE, EXPECT, HOST, HeaderValue, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
@@ -12,14 +14,16 @@ use crate::doors::Doors;
 use crate::error::Problem;
 use crate::framing::Violation;
 use crate::host::Host;
-use crate::url::{FunctionUrls, Room};
+use crate::url::{Functions, Ready, Room};
 use crate::{Body, full};
 
 /// The two ends of a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) remote: SocketAddr,
     pub(crate) local: SocketAddr,
+    /// The name that the handshake was for; nothing without TLS.
+    pub(crate) tls: Option<Arc<str>>,
 }
 
 /// Sends each request to its room.
@@ -28,13 +32,14 @@ pub(crate) struct Dispatch {
     /// `.fn.{domain}`.
     url_suffix: String,
     room: Room,
+    ready: Ready,
 }
 
 impl Dispatch {
     pub(crate) fn new(mut doors: Doors, body_bytes_max: usize) -> Self {
         doors.domain = doors.domain.trim_matches('.').to_ascii_lowercase();
         let url_suffix = format!(".fn.{}", doors.domain);
-        Self { doors, url_suffix, room: Room::new(body_bytes_max) }
+        Self { doors, url_suffix, room: Room::new(body_bytes_max), ready: Ready::default() }
     }
 
     /// The last answer on a connection whose input broke a rule.
@@ -44,21 +49,43 @@ impl Dispatch {
     }
 
     /// Answers one request.
-    pub(crate) async fn request(&self, mut request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    pub(crate) async fn request(&self, mut request: Request<Incoming>, peer: &Peer) -> Response<Body> {
         let host = match check(&mut request) {
             Ok(host) => host,
             Err(problem) => return problem.response(&RequestId::random()),
         };
+        let functions = Functions { doors: &self.doors, room: &self.room, ready: &self.ready };
+        if let Some(name) = &peer.tls {
+            // One certificate vouches for one name, and its domain's versions of TLS were spoken for that name.
+            if host.name() != &**name {
+                let message = format!("the connection was made for {name}; connect anew for another host");
+                return Problem::new(StatusCode::MISDIRECTED_REQUEST, "InvalidArgument", message)
+                    .closing()
+                    .response(&RequestId::random());
+            }
+            return match functions.by_domain(&host, true, request, peer.remote.ip()).await {
+                Ok(response) => response,
+                // It was there at the handshake.
+                Err(request) => nothing(&host, &request).closing().response(&RequestId::random()),
+            };
+        }
         if let Some(prefix) = host.name().strip_suffix(&self.url_suffix) {
             // A function's own server may agree to another protocol.
-            return FunctionUrls { doors: &self.doors, room: &self.room }.call(prefix, &host, request, peer.remote.ip()).await;
+            return functions.by_prefix(prefix, &host, request, peer.remote.ip()).await;
+        }
+        let own = self.is_own(&host, peer);
+        if !own {
+            // Before signatures: those of a domain's own callers are the domain's to check.
+            request = match functions.by_domain(&host, false, request, peer.remote.ip()).await {
+                Ok(response) => return response,
+                Err(request) => request,
+            };
         }
         if request.headers().contains_key(UPGRADE) {
             return Problem::invalid("a change of protocol is not served here; leave the Upgrade header out")
                 .closing()
                 .response(&RequestId::random());
         }
-        let own = self.is_own(&host, peer);
         let path = request.uri().path();
         if is_signed(&request) || (own && (path.starts_with("/2023-03-30/") || path.starts_with("/-/code/"))) {
             return self.doors.api.handle(request, peer.remote.ip()).await;
@@ -66,13 +93,25 @@ impl Dispatch {
         if own && path.starts_with("/-/") {
             return self.about(&request);
         }
-        Problem::new(StatusCode::NOT_FOUND, "PathNotSupported", format!("nothing is served at {path} of host {}", host.name()))
-            .response(&RequestId::random())
+        nothing(&host, &request).response(&RequestId::random())
+    }
+
+    /// What a handshake for `name` is answered with.
+    pub(crate) fn tls(&self, name: &str) -> Option<Arc<ServerConfig>> {
+        let view = self.doors.store.view();
+        let (_, stored) = view.domain_by_name(name)?;
+        match self.ready.domain(&self.doors, stored) {
+            Ok(ready) => ready.tls.clone(),
+            Err(invalid) => {
+                tracing::error!(domain = name, %invalid, "a stored domain cannot be made ready");
+                None
+            }
+        }
     }
 
     /// Whether the host is a name of this listener. The platform's own paths are served under these only, so that a
     /// page of somebody else's whose name resolves to here cannot reach them.
-    fn is_own(&self, host: &Host, peer: Peer) -> bool {
+    fn is_own(&self, host: &Host, peer: &Peer) -> bool {
         let name = host.name();
         name == self.doors.domain
             || name == "localhost"
@@ -98,6 +137,11 @@ impl Dispatch {
                 .response(&RequestId::random()),
         }
     }
+}
+
+fn nothing(host: &Host, request: &Request<Incoming>) -> Problem {
+    let message = format!("nothing is served at {} of host {}", request.uri().path(), host.name());
+    Problem::new(StatusCode::NOT_FOUND, "PathNotSupported", message)
 }
 
 /// Brings the request into the one form the rooms know, or says why it has none: one `Host`, a path, a known method,

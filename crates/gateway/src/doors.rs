@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use dunlin_auth::Verifier;
 use dunlin_invoke::{Invoker, Refusal, Reply};
 use dunlin_model::{Invocation, Limits};
+use dunlin_outbound::Outbound;
 use dunlin_runtime::Payload;
 use dunlin_store::Store;
 use http::{Request, Response};
@@ -24,6 +25,8 @@ pub struct Doors {
     pub verifier: Verifier,
     /// Where triggers and functions are looked up.
     pub store: Arc<dyn Store>,
+    /// What fetches key sets.
+    pub outbound: Outbound,
     /// What the platform says about itself.
     pub status: Arc<dyn Status>,
     /// What a call may weigh.

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -24,10 +24,20 @@ use crate::config::Config;
 use crate::dispatch::{Dispatch, Peer};
 use crate::doors::Doors;
 use crate::guarded::{Connection, Guarded};
+use crate::handshake;
 use crate::url::Handover;
 
 /// Most clients without room that are listened to at a time.
 const TURNED_AWAY_MAX: usize = 64;
+
+/// One address that the door listens at.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket.
+    pub socket: TcpListener,
+    /// Whether TLS is spoken there. What comes in is then for custom domains only.
+    pub is_tls: bool,
+}
 
 /// How the door was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +53,7 @@ pub struct Closed {
 ///
 /// # Panics
 /// When `listeners` is empty.
-pub async fn serve(listeners: Vec<TcpListener>, doors: Doors, config: Config, stop: impl Future<Output = ()>) -> Closed {
+pub async fn serve(listeners: Vec<Listener>, doors: Doors, config: Config, stop: impl Future<Output = ()>) -> Closed {
     assert!(!listeners.is_empty(), "a door needs a listener");
     let room = Arc::new(Semaphore::new(config.connections_max));
     let (closing, closed) = watch::channel(false);
@@ -60,10 +70,12 @@ pub async fn serve(listeners: Vec<TcpListener>, doors: Doors, config: Config, st
             accepted = accept(&listeners) => accepted,
         };
         match accepted {
-            Ok((socket, peer)) => match Arc::clone(&room).try_acquire_owned() {
+            Ok((socket, peer, is_tls)) => match Arc::clone(&room).try_acquire_owned() {
                 Ok(permit) => {
-                    connections.spawn(host.clone().connection(socket, peer, permit));
+                    connections.spawn(host.clone().connection(socket, is_tls, peer, permit));
                 }
+                // Nobody could read a refusal that is not encrypted.
+                Err(_) if is_tls => drop(socket),
                 Err(_) => {
                     // Most are heard out for a moment, so that they can read the answer; not so many that it adds up.
                     if connections.len() < host.config.connections_max + TURNED_AWAY_MAX {
@@ -89,8 +101,15 @@ pub async fn serve(listeners: Vec<TcpListener>, doors: Doors, config: Config, st
     Closed { interrupted }
 }
 
-async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
+async fn accept(listeners: &[Listener]) -> io::Result<(TcpStream, SocketAddr, bool)> {
     select_all(listeners.iter().map(|listener| Box::pin(listener.accept()))).await.0
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr, bool)> {
+        let (stream, peer) = self.socket.accept().await?;
+        Ok((stream, peer, self.is_tls))
+    }
 }
 
 /// Whether accepting failed because this process or the machine has no descriptor left.
@@ -108,12 +127,14 @@ impl Spare {
         Self(std::fs::File::open("/dev/null").ok())
     }
 
-    fn turn_one_away(&mut self, listeners: &[TcpListener]) {
+    fn turn_one_away(&mut self, listeners: &[Listener]) {
         if self.0.take().is_some() {
             for listener in listeners {
                 let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-                if let std::task::Poll::Ready(Ok((socket, _))) = listener.poll_accept(&mut context) {
-                    turn_away(socket);
+                if let std::task::Poll::Ready(Ok((socket, _))) = listener.socket.poll_accept(&mut context) {
+                    if !listener.is_tls {
+                        turn_away(socket);
+                    }
                     break;
                 }
             }
@@ -166,16 +187,26 @@ struct Host {
 }
 
 impl Host {
-    async fn connection(mut self, mut socket: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+    async fn connection(self, mut socket: TcpStream, is_tls: bool, remote: SocketAddr, permit: OwnedSemaphorePermit) {
         let _ = socket.set_nodelay(true);
         let Ok(local) = socket.local_addr() else {
             let _ = socket.shutdown().await;
             return;
         };
+        if !is_tls {
+            self.requests(socket, Peer { remote, local, tls: None }).await;
+        } else if let Some((stream, name)) = handshake::shake(socket, &self.dispatch, self.config.head_patience).await {
+            self.requests(stream, Peer { remote, local, tls: Some(name) }).await;
+        }
+        drop(permit);
+    }
+
+    async fn requests<S: AsyncRead + AsyncWrite + Send + Unpin>(mut self, socket: S, peer: Peer) {
+        let remote = peer.remote;
         let connection = Arc::new(Connection::default());
         let io = TokioIo::new(Guarded::new(socket, Arc::clone(&connection), &self.config));
         let shared = Arc::clone(&connection);
-        let service = Requests { dispatch: self.dispatch, connection, peer: Peer { remote: peer, local } };
+        let service = Requests { dispatch: self.dispatch, connection, peer };
         let mut http = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             // Before the first byte of a head; from there on the guard's own, shorter patience counts.
@@ -206,11 +237,10 @@ impl Host {
             }
             (Ok(()), None) => io.close().await,
             (Err(error), _) => {
-                tracing::debug!(%error, %peer, "connection ended");
+                tracing::debug!(%error, peer = %remote, "connection ended");
                 io.close().await;
             }
         }
-        drop(permit);
     }
 }
 
@@ -228,11 +258,11 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let refused = self.connection.next_request();
-        let (dispatch, connection, peer) = (Arc::clone(&self.dispatch), Arc::clone(&self.connection), self.peer);
+        let (dispatch, connection, peer) = (Arc::clone(&self.dispatch), Arc::clone(&self.connection), self.peer.clone());
         Box::pin(async move {
             let mut response = match refused {
                 Some(violation) => dispatch.refuse(violation),
-                None => dispatch.request(request, peer).await,
+                None => dispatch.request(request, &peer).await,
             };
             if let Some(handover) = response.extensions_mut().remove::<Handover>() {
                 connection.hand_over(handover);

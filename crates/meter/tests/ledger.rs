@@ -8,8 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dunlin_meter::{Config, Ledger};
 use dunlin_model::{
-    AccountScope, Alias, AliasKey, Function, FunctionKey, LayerKey, LayerVersion, Record, Revision, Setting, SettingKey, Trigger,
-    TriggerKey, VersionId,
+    AccountScope, Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, LayerKey, LayerVersion, Record, Revision, Setting, SettingKey, Trigger, TriggerKey, VersionId,
 };
 use dunlin_store::{
     AccessKey, CreateError, DeleteError, Memory, Page, PutError, RecordQuery, ReplaceError, Store, StoreError, Stored, View,
@@ -119,6 +118,18 @@ impl Store for Flaky {
     async fn replace_functions(&self, functions: &[(FunctionKey, Function, Revision)]) -> Result<Revision, ReplaceError> {
         self.inner.replace_functions(functions).await
     }
+    async fn create_domain(&self, key: &DomainKey, domain: &CustomDomain, limit: usize) -> Result<Revision, CreateError> {
+        self.inner.create_domain(key, domain, limit).await
+    }
+
+    async fn replace_domain(&self, key: &DomainKey, domain: &CustomDomain, expected: Revision) -> Result<Revision, ReplaceError> {
+        self.inner.replace_domain(key, domain, expected).await
+    }
+
+    async fn delete_domain(&self, key: &DomainKey, expected: Revision) -> Result<(), DeleteError> {
+        self.inner.delete_domain(key, expected).await
+    }
+
     async fn put_access_key(&self, key: &AccessKey) -> Result<(), StoreError> {
         self.inner.put_access_key(key).await
     }

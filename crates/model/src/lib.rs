@@ -9,6 +9,7 @@
 //! - An [`AccountScope`] exists only after a signature was verified (or for the platform's own work).
 
 mod chain;
+pub mod domain;
 pub mod function;
 pub mod ids;
 pub mod interpreter;
@@ -26,6 +27,7 @@ pub mod trigger;
 pub mod version;
 
 pub use chain::chain;
+pub use domain::{CustomDomain, DomainKey, DomainName};
 pub use function::{
     CodePackage, CustomHealthCheckConfig, CustomRuntimeConfig, Function, FunctionConfig, FunctionPatch, InstanceLifecycleConfig,
     LifecycleHook, STREAM_REQUESTS, Tag,

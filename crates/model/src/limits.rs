@@ -68,6 +68,12 @@ pub struct Limits {
     pub layers_bytes_max: u64,
     /// Most versions of one layer that exist at a time.
     pub layer_versions_max: usize,
+    /// Most custom domains of one account.
+    pub domains_per_account_max: usize,
+    /// Most routes of one custom domain.
+    pub routes_per_domain_max: usize,
+    /// Most rewrite rules of all routes of one custom domain.
+    pub rewrite_rules_per_domain_max: usize,
     /// Most instances of one account at a time.
     pub instances_per_account_max: usize,
     /// Longest stored log line, in bytes.
@@ -101,6 +107,9 @@ impl Default for Limits {
             layers_per_function_max: 5,
             layers_bytes_max: 2 << 30,
             layer_versions_max: 100,
+            domains_per_account_max: 1000,
+            routes_per_domain_max: 100,
+            rewrite_rules_per_domain_max: 100,
             instances_per_account_max: 300,
             log_line_bytes_max: 32 << 10,
             header_bytes_max: 8 << 10,

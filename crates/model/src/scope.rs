@@ -1,5 +1,6 @@
 //! Authorisation by construction: the scope of a verified caller is the only maker of keys.
 
+use crate::domain::{DomainKey, DomainName};
 use crate::ids::{AccountId, AliasKey, AliasName, FunctionKey, FunctionName, LayerName, TriggerKey, TriggerName};
 use crate::layer::LayerKey;
 
@@ -22,6 +23,12 @@ impl AccountScope {
     /// The scope of the owner of a trigger or another stored reference, for calls that arrive through it.
     #[must_use]
     pub fn of_owner(key: &FunctionKey) -> Self {
+        Self { account: key.account.clone() }
+    }
+
+    /// The scope of the owner of a custom domain, for calls that arrive through it.
+    #[must_use]
+    pub fn of_domain(key: &DomainKey) -> Self {
         Self { account: key.account.clone() }
     }
 
@@ -53,5 +60,11 @@ impl AccountScope {
     #[must_use]
     pub fn alias(&self, function: FunctionName, name: AliasName) -> AliasKey {
         AliasKey { function: self.function(function), name }
+    }
+
+    /// The key of a custom domain of this account.
+    #[must_use]
+    pub fn domain(&self, name: DomainName) -> DomainKey {
+        DomainKey { account: self.account.clone(), name }
     }
 }

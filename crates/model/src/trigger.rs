@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::JwtConfig;
 use crate::ids::TriggerName;
 use crate::limits::InvalidField;
 
@@ -50,7 +51,7 @@ pub struct HttpTriggerConfig {
     pub cors_config: Option<CorsConfig>,
 }
 
-/// Who may call a function URL.
+/// Who may call a function URL or a custom domain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthType {
@@ -59,7 +60,7 @@ pub enum AuthType {
     /// Callers whose signature holds for the owner's account.
     #[default]
     Function,
-    /// Bearers of a token; not served yet.
+    /// Bearers of a token: see [`JwtConfig`](crate::domain::JwtConfig).
     Jwt,
 }
 
@@ -131,9 +132,19 @@ impl HttpTriggerConfig {
             ));
         }
         if config.auth_type == AuthType::Jwt {
-            return Err(InvalidField::new("triggerConfig.authType", "'jwt' is not supported yet; use 'anonymous' or 'function'"));
+            config.jwt()?;
         }
         Ok(config)
+    }
+
+    /// How tokens are accepted, for `authType` `jwt`.
+    ///
+    /// # Errors
+    /// The member of `authConfig` that is wrong.
+    pub fn jwt(&self) -> Result<JwtConfig, InvalidField> {
+        let field = "triggerConfig.authConfig";
+        let text = self.auth_config.as_deref().ok_or_else(|| InvalidField::new(field, "is required for authType 'jwt'"))?;
+        JwtConfig::parse(text, field)
     }
 
     /// Whether `method` is served.

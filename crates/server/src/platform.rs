@@ -10,10 +10,11 @@ use dunlin_api::Api;
 use dunlin_auth::Verifier;
 use dunlin_blobs::LocalBlobs;
 use dunlin_control::Control;
-use dunlin_gateway::Doors;
+use dunlin_gateway::{Doors, Listener};
 use dunlin_invoke::{Invoker, OutcomeSink};
 use dunlin_meter::Ledger;
 use dunlin_model::{Digest, Limits};
+use dunlin_outbound::Outbound;
 use dunlin_pool::Pool;
 use dunlin_sandbox::{BootFacts, Client, Credentials, Sandboxes};
 use dunlin_scaling::Scaler;
@@ -67,8 +68,12 @@ pub struct ServerConfig {
     pub domain: String,
     /// Further names the listener is reached under.
     pub names: Vec<String>,
-    /// The port clients reach the listener at.
+    /// The port clients reach the first listener at.
     pub port: u16,
+    /// Whether the last listener speaks TLS.
+    pub https: bool,
+    /// Whether key sets of tokens may be fetched from inside.
+    pub fetch_inside: bool,
     /// How much to take on.
     pub capacity: Capacity,
 }
@@ -96,10 +101,13 @@ pub fn server_main(config: ServerConfig) -> Result<(), ServerError> {
             .into_iter()
             .map(|listener| {
                 listener.set_nonblocking(true)?;
-                TcpListener::from_std(listener)
+                Ok(Listener { socket: TcpListener::from_std(listener)?, is_tls: false })
             })
-            .collect::<std::io::Result<Vec<_>>>()
-            .map_err(|source| ServerError::Machine { source })?;
+            .collect::<std::io::Result<Vec<_>>>();
+        let mut listeners = listeners.map_err(|source| ServerError::Machine { source })?;
+        if let Some(last) = listeners.last_mut().filter(|_| config.https) {
+            last.is_tls = true;
+        }
         let mut platform = Platform::build(&inherited.facts, &config, Arc::new(sandboxes)).await?;
         if let Some(sockets) = inherited.dns {
             let stopped = until(platform.stopping.subscribe());
@@ -209,6 +217,7 @@ impl Platform {
         let control_config = dunlin_control::Config {
             limits: limits.clone(),
             interpreters: facts.interpreters.clone(),
+            reserved_domains: std::iter::once(&config.domain).chain(&config.names).cloned().collect(),
             ..dunlin_control::Config::new(facts.root.region.clone(), seal_key)
         };
         let control = Control::new(
@@ -219,6 +228,7 @@ impl Platform {
                 sandboxes,
                 instances: Arc::new(pool.clone()),
                 scaling: Arc::new(scaler),
+                outbound: Outbound::new(config.fetch_inside),
                 clock: dunlin_auth::system_clock(),
             },
         );
@@ -251,7 +261,7 @@ impl Platform {
 
     async fn serve(
         mut self,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<Listener>,
         config: ServerConfig,
         stop: impl Future<Output = ()>,
     ) -> Result<(), ServerError> {
@@ -262,6 +272,7 @@ impl Platform {
             store: Arc::clone(&self.store) as Arc<dyn Store>,
             status: Arc::clone(&self.status) as Arc<dyn dunlin_gateway::Status>,
             limits: self.limits.clone(),
+            outbound: Outbound::new(config.fetch_inside),
             domain: config.domain,
             names: config.names,
         };

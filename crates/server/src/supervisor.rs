@@ -20,12 +20,16 @@ pub struct UpConfig {
     pub data: PathBuf,
     /// Where to listen; port 0 lets the kernel pick.
     pub listen: SocketAddr,
+    /// Where to speak TLS for custom domains; port 0 lets the kernel pick. Nothing: nowhere.
+    pub https: Option<SocketAddr>,
     /// Function URLs are `{prefix}.fn.{domain}`.
     pub domain: String,
     /// What the platform calls its region.
     pub region: String,
     /// Whether functions may reach the internet at all.
     pub egress: bool,
+    /// Whether key sets of tokens may be fetched from addresses inside.
+    pub fetch_inside: bool,
     /// Interpreters to use besides those in the usual places, and rather than them: programs, or the directories they are
     /// installed in.
     pub interpreters: Vec<PathBuf>,
@@ -70,14 +74,20 @@ pub fn up(config: &UpConfig) -> Result<ExitCode, UpError> {
     }
     crate::start_log();
     let interpreters = Search::of_host(config.interpreters.clone()).run()?;
-    let refused = |source| UpError::Listen { address: config.listen, source };
-    let listener = TcpListener::bind(config.listen).map_err(refused)?;
-    let bound = listener.local_addr().map_err(refused)?;
+    let (listener, bound) = listen(config.listen)?;
+    let https = config.https.map(listen).transpose()?;
     let port = bound.port().to_string();
     let mut server = ["server", "--domain", &config.domain, "--port", &port].map(OsString::from).to_vec();
+    if https.is_some() {
+        server.push("--https".into());
+    }
+    if config.fetch_inside {
+        server.push("--fetch-inside".into());
+    }
     server.extend(config.capacity.arguments());
+    let secured = https.as_ref().map(|(_, address)| *address);
     let supervisor = Config {
-        listeners: vec![OwnedFd::from(listener)],
+        listeners: std::iter::once(listener).chain(https.map(|(listener, _)| listener)).map(OwnedFd::from).collect(),
         endpoint: format!("http://{bound}"),
         region: config.region.clone(),
         server_arguments: Some(server),
@@ -89,5 +99,15 @@ pub fn up(config: &UpConfig) -> Result<ExitCode, UpError> {
     };
     let credentials = config.data.join("credentials.json");
     tracing::info!("listening on http://{bound}, key in {}", credentials.display());
+    if let Some(address) = secured {
+        tracing::info!("custom domains over TLS on https://{address}");
+    }
     Ok(run(supervisor)?)
+}
+
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), UpError> {
+    let refused = |source| UpError::Listen { address, source };
+    let listener = TcpListener::bind(address).map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    Ok((listener, bound))
 }

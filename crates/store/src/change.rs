@@ -7,8 +7,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use dunlin_model::{
-    Alias, AliasKey, Function, FunctionKey, Layer, LayerKey, LayerVersion, Revision, Setting, SettingContent, SettingKey,
-    SettingKind, Trigger, TriggerKey, Version, VersionId,
+    Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, Layer, LayerKey, LayerVersion, Revision, Setting, SettingContent, SettingKey, SettingKind, Trigger, TriggerKey, Version, VersionId,
 };
 use jiff::Timestamp;
 
@@ -97,6 +96,20 @@ pub(crate) enum Change {
     },
     /// All of them, or none.
     ReplaceFunctions(Vec<(FunctionKey, Function, Revision)>),
+    CreateDomain {
+        key: DomainKey,
+        domain: Box<CustomDomain>,
+        limit: usize,
+    },
+    ReplaceDomain {
+        key: DomainKey,
+        domain: Box<CustomDomain>,
+        expected: Revision,
+    },
+    DeleteDomain {
+        key: DomainKey,
+        expected: Revision,
+    },
     PutAccessKey(AccessKey),
 }
 
@@ -340,6 +353,24 @@ impl Change {
                 let layer = view.layers.get(key).copied().ok_or(Refused::NotFound)?;
                 view.layers.insert(key.clone(), Layer { public: *public, ..layer });
             }
+            Self::CreateDomain { key, domain, limit } => {
+                if view.domain_by_name(key.name().as_str()).is_some() {
+                    return Err(Refused::AlreadyExists);
+                }
+                if view.domains(key.account()).count() >= *limit {
+                    return Err(Refused::LimitExceeded { limit: *limit });
+                }
+                put_domain(view, key, stored(&**domain, next));
+            }
+            Self::ReplaceDomain { key, domain, expected } => {
+                expect(view.domains.get(key), *expected)?;
+                put_domain(view, key, stored(&**domain, next));
+            }
+            Self::DeleteDomain { key, expected } => {
+                expect(view.domains.get(key), *expected)?;
+                view.domains.remove(key);
+                view.hosts.remove(key.name().as_str());
+            }
             Self::PutAccessKey(key) => view.access_keys.insert(key.id.clone(), Arc::new(key.clone())),
         }
         Ok(Done { revision: next, number })
@@ -370,6 +401,11 @@ fn remove_all<K: Ord + Clone, V: Clone>(entries: &mut Sorted<K, V>, place: impl 
 pub(crate) fn put_trigger(view: &mut View, key: &TriggerKey, stored: Arc<Stored<Trigger>>) {
     view.prefixes.insert(stored.value.url_prefix.clone(), (key.clone(), Arc::clone(&stored)));
     view.triggers.insert(key.clone(), stored);
+}
+
+pub(crate) fn put_domain(view: &mut View, key: &DomainKey, stored: Arc<Stored<CustomDomain>>) {
+    view.hosts.insert(key.name().as_str().to_owned(), (key.clone(), Arc::clone(&stored)));
+    view.domains.insert(key.clone(), stored);
 }
 
 pub(crate) fn put_setting(view: &mut View, key: &SettingKey, stored: Arc<Stored<Setting>>) {

@@ -1,4 +1,4 @@
-//! What the control plane remembers: functions, versions, aliases, settings, triggers, access keys, nonces and the records of calls.
+//! What the control plane remembers: functions, versions, aliases, settings, triggers, custom domains, access keys, nonces and the records of calls.
 //!
 //! [`Store`] is the question list, one method per question a caller asks. [`Sqlite`] answers it durably, [`Memory`]
 //! forgets on drop; the same contract suite (`contract`) runs over both. Calls read a [`View`]: an immutable snapshot

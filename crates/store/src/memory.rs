@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use dunlin_model::{
-    AccountScope, Alias, AliasKey, Function, FunctionKey, LayerKey, LayerVersion, Record, RequestId, Revision, Setting,
+    AccountScope, Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, LayerKey, LayerVersion, Record, RequestId, Revision, Setting,
     SettingKey, Trigger, TriggerKey, VersionId,
 };
 use jiff::Timestamp;
@@ -171,6 +171,20 @@ impl Store for Memory {
 
     async fn put_layer_acl(&self, key: &LayerKey, public: bool) -> Result<(), DeleteError> {
         self.change(&Change::PutLayerAcl { key: key.clone(), public })?;
+        Ok(())
+    }
+
+    async fn create_domain(&self, key: &DomainKey, domain: &CustomDomain, limit: usize) -> Result<Revision, CreateError> {
+        Ok(self.change(&Change::CreateDomain { key: key.clone(), domain: Box::new(domain.clone()), limit })?.revision)
+    }
+
+    async fn replace_domain(&self, key: &DomainKey, domain: &CustomDomain, expected: Revision) -> Result<Revision, ReplaceError> {
+        let (key, domain) = (key.clone(), Box::new(domain.clone()));
+        Ok(self.change(&Change::ReplaceDomain { key, domain, expected })?.revision)
+    }
+
+    async fn delete_domain(&self, key: &DomainKey, expected: Revision) -> Result<(), DeleteError> {
+        self.change(&Change::DeleteDomain { key: key.clone(), expected })?;
         Ok(())
     }
 

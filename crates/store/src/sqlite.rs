@@ -5,6 +5,7 @@
 //! never called on a thread that drives tasks. The queue is bounded: when the disk stalls, callers wait.
 
 mod layers;
+mod domains;
 mod open;
 mod rows;
 mod settings;
@@ -20,8 +21,7 @@ use std::sync::atomic::Ordering;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use dunlin_model::{
-    AccountScope, Alias, AliasKey, Function, FunctionKey, LayerKey, LayerVersion, Record, Revision, Setting, SettingKey, Trigger,
-    TriggerKey, VersionId,
+    AccountScope, Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, LayerKey, LayerVersion, Record, Revision, Setting, SettingKey, Trigger, TriggerKey, VersionId,
 };
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -256,6 +256,20 @@ impl Store for Sqlite {
 
     async fn put_layer_acl(&self, key: &LayerKey, public: bool) -> Result<(), DeleteError> {
         self.change(Change::PutLayerAcl { key: key.clone(), public }).await?;
+        Ok(())
+    }
+
+    async fn create_domain(&self, key: &DomainKey, domain: &CustomDomain, limit: usize) -> Result<Revision, CreateError> {
+        Ok(self.change(Change::CreateDomain { key: key.clone(), domain: Box::new(domain.clone()), limit }).await?.revision)
+    }
+
+    async fn replace_domain(&self, key: &DomainKey, domain: &CustomDomain, expected: Revision) -> Result<Revision, ReplaceError> {
+        let (key, domain) = (key.clone(), Box::new(domain.clone()));
+        Ok(self.change(Change::ReplaceDomain { key, domain, expected }).await?.revision)
+    }
+
+    async fn delete_domain(&self, key: &DomainKey, expected: Revision) -> Result<(), DeleteError> {
+        self.change(Change::DeleteDomain { key: key.clone(), expected }).await?;
         Ok(())
     }
 

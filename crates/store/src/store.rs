@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dunlin_model::{
-    AccessKeyId, AccountId, AccountScope, Alias, AliasKey, Function, FunctionKey, FunctionName, LayerKey, LayerVersion, Record,
+    AccessKeyId, AccountId, AccountScope, Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, FunctionName, LayerKey, LayerVersion, Record,
     RequestId, Revision, Setting, SettingKey, Trigger, TriggerKey, VersionId,
 };
 use jiff::Timestamp;
@@ -153,6 +153,12 @@ pub trait Store: Send + Sync + 'static {
     async fn delete_layer_version(&self, key: &LayerKey, version: u64) -> Result<(), DeleteError>;
     /// Says whether other accounts may use a layer.
     async fn put_layer_acl(&self, key: &LayerKey, public: bool) -> Result<(), DeleteError>;
+    /// Adds a custom domain, if the account has fewer than `limit` and no account has one of that name.
+    async fn create_domain(&self, key: &DomainKey, domain: &CustomDomain, limit: usize) -> Result<Revision, CreateError>;
+    /// Replaces the custom domain only if it is still at `expected`.
+    async fn replace_domain(&self, key: &DomainKey, domain: &CustomDomain, expected: Revision) -> Result<Revision, ReplaceError>;
+    /// Removes the custom domain only if it is still at `expected`.
+    async fn delete_domain(&self, key: &DomainKey, expected: Revision) -> Result<(), DeleteError>;
 
     /// Adds or replaces an access key.
     async fn put_access_key(&self, key: &AccessKey) -> Result<(), StoreError>;

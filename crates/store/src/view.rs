@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use dunlin_model::{
-    AccessKeyId, AccountId, AccountScope, Alias, AliasKey, AliasName, Function, FunctionKey, Layer, LayerArn, LayerKey, LayerUse,
-    LayerVersion, Qualifier, Setting, SettingKey, SettingKind, Target, Trigger, TriggerKey, Version, VersionId,
+    AccessKeyId, AccountId, AccountScope, Alias, AliasKey, AliasName, CustomDomain, DomainKey, Function, FunctionKey, Layer, LayerArn, LayerKey, LayerUse, LayerVersion, Qualifier, Setting, SettingKey, SettingKind, Target, Trigger, TriggerKey, Version, VersionId,
 };
 
 use crate::sorted::Sorted;
@@ -25,6 +24,9 @@ pub struct View {
     pub(crate) settings: Sorted<SettingKey, Arc<Stored<Setting>>>,
     /// Functions that may not be called: nearly always none.
     pub(crate) disabled: Sorted<FunctionKey, ()>,
+    pub(crate) domains: Sorted<DomainKey, Arc<Stored<CustomDomain>>>,
+    /// The same by name alone: a host belongs to one account.
+    pub(crate) hosts: Sorted<String, (DomainKey, Arc<Stored<CustomDomain>>)>,
     pub(crate) access_keys: Sorted<AccessKeyId, Arc<AccessKey>>,
     /// Functions per account, so that a limit is checked without counting.
     pub(crate) counts: Sorted<AccountId, usize>,
@@ -195,6 +197,26 @@ impl View {
     /// Every setting there is.
     pub fn all_settings(&self) -> impl Iterator<Item = (&SettingKey, &Arc<Stored<Setting>>)> {
         self.settings.skip_before(|_| false)
+    }
+
+    /// The custom domain called `key`.
+    #[must_use]
+    pub fn domain(&self, key: &DomainKey) -> Option<&Arc<Stored<CustomDomain>>> {
+        self.domains.get(key)
+    }
+
+    /// Whose custom domain is called `name`, in lower case.
+    #[must_use]
+    pub fn domain_by_name(&self, name: &str) -> Option<(&DomainKey, &Arc<Stored<CustomDomain>>)> {
+        self.hosts.get(name).map(|(key, domain)| (key, domain))
+    }
+
+    /// The account's custom domains, by name.
+    pub fn domains(&self, account: &AccountId) -> impl Iterator<Item = &Arc<Stored<CustomDomain>>> {
+        self.domains
+            .skip_before(|key| key.account() < account)
+            .take_while(move |(key, _)| key.account() == account)
+            .map(|(_, domain)| domain)
     }
 
     /// The keys of all settings of one function.

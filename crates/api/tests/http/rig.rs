@@ -216,6 +216,7 @@ impl Rig {
                 sandboxes: Arc::clone(&unpacker) as Arc<dyn Sandboxes>,
                 instances: Arc::clone(&pool) as Arc<dyn Instances>,
                 scaling: Arc::clone(&pool) as Arc<dyn KeepsReady>,
+                outbound: dunlin_outbound::Outbound::new(false),
                 clock,
             },
         );

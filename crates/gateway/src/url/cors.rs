@@ -1,4 +1,4 @@
-//! Cross-origin rules of a trigger (contract section 9.4): the platform answers preflights and marks answers, so that
+//! Cross-origin rules of a trigger or a domain (contract section 9.4): the platform answers preflights and marks answers, so that
 //! the function need not. A trigger without rules leaves all of this to its function.
 
 use dunlin_model::CorsConfig;

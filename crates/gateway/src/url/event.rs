@@ -68,7 +68,7 @@ pub(super) fn event(hit: &Hit<'_>, head: &Parts, body: &Bytes) -> Result<Bytes, 
         request_context: RequestContext {
             account_id: hit.function_key.account().as_str(),
             domain_name: hit.host.name(),
-            domain_prefix: &hit.trigger.url_prefix,
+            domain_prefix: hit.entrance.prefix,
             http: Http {
                 method: head.method.as_str(),
                 path: percent_decode_str(path).decode_utf8_lossy(),
@@ -79,7 +79,7 @@ pub(super) fn event(hit: &Hit<'_>, head: &Parts, body: &Bytes) -> Result<Bytes, 
             request_id: hit.request_id.as_str(),
             time: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             time_epoch: now.as_millisecond().to_string(),
-            trigger_id: &hit.trigger.trigger_id,
+            trigger_id: hit.entrance.trigger_id,
         },
     };
     serde_json::to_vec(&event).map(Bytes::from).map_err(|_| Problem::invalid("the request cannot be written as an event"))

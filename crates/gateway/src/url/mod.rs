@@ -1,49 +1,59 @@
-//! Function URLs: an HTTP request becomes a call of the trigger's function (contract section 9).
+//! Function URLs and custom domains: an HTTP request becomes a call of a function (contract section 9).
 //!
 //! A built-in runtime gets the request as a JSON event and answers with one ([`event`], [`answer`]). A custom runtime gets the
 //! request itself and its response goes back, both streamed ([`pass`]), or the connection itself ([`upgrade`]).
 //!
-//! The order of the checks is the order of what they cost: the trigger, its switch, cross-origin, the method, sizes, the
+//! Where the two differ is the [`entrance`]: who is called, who may call, and what becomes of the path.
+//!
+//! The order of the checks is the order of what they cost: the entrance, its switch, cross-origin, the method, sizes, the
 //! signature's head, and only then the body.
 
 mod answer;
 mod auth;
 mod body;
 mod cors;
+mod entrance;
 mod event;
 mod fields;
+mod jwt;
+mod keys;
 mod pass;
 mod upgrade;
 
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use dunlin_auth::ExpectedBody;
+use dunlin_auth::Claims;
 use dunlin_invoke::{Refusal, Reply};
-use dunlin_model::{FunctionKey, Invocation, LogType, Origin, Qualifier, RequestId, Target, Trigger};
+use dunlin_model::domain::{Routed, canonical_path};
+use dunlin_model::{AccountScope, FunctionKey, InvalidField, Invocation, LogType, Origin, RequestId, Target};
 use dunlin_runtime::{Answer, Payload};
 use http::header::UPGRADE;
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tracing::Instrument as _;
 
+use self::auth::Caller;
+use self::entrance::{Auth, Entrance};
 use crate::Body;
 use crate::doors::Doors;
 use crate::error::Problem;
 use crate::host::Host;
 
 pub(crate) use body::Room;
+pub(crate) use entrance::Ready;
 pub(crate) use upgrade::Handover;
 
-/// The function URLs behind one door.
-pub(crate) struct FunctionUrls<'a> {
+/// The functions behind one door.
+pub(crate) struct Functions<'a> {
     pub(crate) doors: &'a Doors,
     pub(crate) room: &'a Room,
+    pub(crate) ready: &'a Ready,
 }
 
-/// What is known of a request once its trigger was found.
+/// What is known of a request once its way in was found.
 struct Hit<'a> {
     doors: &'a Doors,
     room: &'a Room,
@@ -51,90 +61,157 @@ struct Hit<'a> {
     host: &'a Host,
     peer: IpAddr,
     function_key: &'a FunctionKey,
-    /// What the trigger's qualifier means for this call.
+    /// What the entrance's qualifier means for this call.
     target: Target,
-    trigger: &'a Trigger,
+    entrance: Entrance<'a>,
 }
 
-impl FunctionUrls<'_> {
+impl Functions<'_> {
     /// Answers a request to the function URL with `prefix`.
-    pub(crate) async fn call(&self, prefix: &str, host: &Host, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
+    pub(crate) async fn by_prefix(&self, prefix: &str, host: &Host, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
         let request_id = RequestId::random();
         let span = tracing::info_span!("gateway", request_id = request_id.as_str(), prefix);
         async {
             let view = self.doors.store.view();
             let Some((function_key, trigger)) = view.trigger_by_prefix(prefix) else {
-                return Problem::new(
-                    StatusCode::NOT_FOUND,
-                    "TriggerNotFound",
-                    format!("no function has the URL prefix '{prefix}'"),
-                )
-                .response(&request_id);
+                let message = format!("no function has the URL prefix '{prefix}'");
+                return Problem::new(StatusCode::NOT_FOUND, "TriggerNotFound", message).response(&request_id);
             };
-            let trigger = &trigger.value;
-            let qualifier = Qualifier::from_wire(Some(&trigger.qualifier));
-            let target = match view.resolve(function_key, &qualifier, request_id.chance()) {
-                Ok(target) => target,
-                Err(unresolved) => return Problem::from(Refusal::from(unresolved)).response(&request_id),
-            };
-            let hit = Hit {
-                doors: self.doors,
-                room: self.room,
-                request_id: &request_id,
-                host,
-                peer: peer.to_canonical(),
-                function_key,
-                target,
-                trigger,
-            };
-            let cors = trigger.http.cors_config.as_ref().and_then(|rules| cors::Cors::of(rules, request.headers()));
-            let mut response = match &cors {
-                Some(cors) if cors.is_preflight(request.method()) && !trigger.http.disable_url_internet => cors.preflight(),
-                _ => hit.serve(request).await.unwrap_or_else(|problem| problem.response(&request_id)),
-            };
-            if let Some(cors) = &cors {
-                cors.allow(response.headers_mut());
+            match self.ready.auth(trigger) {
+                Ok(auth) => {
+                    let entrance = Entrance::trigger(&trigger.value, auth);
+                    self.through(&request_id, function_key, entrance, host, request, peer).await
+                }
+                Err(invalid) => not_ready(&invalid).response(&request_id),
             }
-            fields::put(response.headers_mut(), "x-fc-request-id", request_id.as_str());
-            response
         }
         .instrument(span)
         .await
     }
+
+    /// Answers a request to the custom domain that the host is; nothing when it is none.
+    pub(crate) async fn by_domain(
+        &self,
+        host: &Host,
+        is_tls: bool,
+        request: Request<Incoming>,
+        peer: IpAddr,
+    ) -> Result<Response<Body>, Request<Incoming>> {
+        let view = self.doors.store.view();
+        let Some((key, stored)) = view.domain_by_name(host.name()) else { return Err(request) };
+        let request_id = RequestId::random();
+        let span = tracing::info_span!("gateway", request_id = request_id.as_str(), domain = host.name());
+        let domain = &stored.value;
+        let answer = async {
+            if !is_tls && !domain.protocol.serves_http() {
+                return Err(Problem::new(StatusCode::FORBIDDEN, "AccessDenied", "this domain is served over https:// only"));
+            }
+            let ready = self.ready.domain(self.doors, stored).map_err(|invalid| not_ready(&invalid))?;
+            let path = canonical_path(request.uri().path())
+                .ok_or_else(|| Problem::invalid("the path has a malformed percent-escape"))?;
+            // A preflight asks on behalf of another method; any route of the path will do for an answer.
+            let cors = domain.cors_config.as_ref().and_then(|rules| cors::Cors::of(rules, request.headers()));
+            if let Some(cors) = cors.filter(|cors| cors.is_preflight(request.method())) {
+                let mut response = cors.preflight();
+                cors.allow(response.headers_mut());
+                return Ok(response);
+            }
+            let route = match ready.table.find(&path, request.method().as_str()) {
+                Routed::To(route) => route,
+                Routed::OtherMethods(methods) => {
+                    let allowed: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
+                    return Err(Problem::method_not_allowed(request.method().as_str(), allowed.join(", ")));
+                }
+                Routed::Nowhere => {
+                    let message = format!("no route of domain {} leads to {}", domain.domain_name, request.uri().path());
+                    return Err(Problem::new(StatusCode::NOT_FOUND, "PathNotSupported", message));
+                }
+            };
+            let function_key = AccountScope::of_domain(key).function(route.function.clone());
+            let entrance = Entrance::route(domain, route, ready.auth.clone());
+            Ok(self.through(&request_id, &function_key, entrance, host, request, peer).await)
+        };
+        let mut response = answer.instrument(span).await.unwrap_or_else(|problem: Problem| problem.response(&request_id));
+        fields::put(response.headers_mut(), "x-fc-request-id", request_id.as_str());
+        Ok(response)
+    }
+
+    /// Answers a request whose way in was found.
+    async fn through(
+        &self,
+        request_id: &RequestId,
+        function_key: &FunctionKey,
+        entrance: Entrance<'_>,
+        host: &Host,
+        request: Request<Incoming>,
+        peer: IpAddr,
+    ) -> Response<Body> {
+        let resolved = self.doors.store.view().resolve(function_key, &entrance.qualifier, request_id.chance());
+        let target = match resolved {
+            Ok(target) => target,
+            Err(unresolved) => return Problem::from(Refusal::from(unresolved)).response(request_id),
+        };
+        let peer = peer.to_canonical();
+        let hit = Hit { doors: self.doors, room: self.room, request_id, host, peer, function_key, target, entrance };
+        let cors = hit.entrance.cors.and_then(|rules| cors::Cors::of(rules, request.headers()));
+        let mut response = match &cors {
+            Some(cors) if cors.is_preflight(request.method()) && !hit.entrance.is_disabled => cors.preflight(),
+            _ => hit.serve(request).await.unwrap_or_else(|problem| problem.response(request_id)),
+        };
+        if let Some(cors) = &cors {
+            cors.allow(response.headers_mut());
+        }
+        fields::put(response.headers_mut(), "x-fc-request-id", request_id.as_str());
+        response
+    }
+}
+
+/// What is stored was checked when it was written: that it is of no use now is nobody's fault but the platform's.
+fn not_ready(invalid: &InvalidField) -> Problem {
+    tracing::error!(%invalid, "a stored entrance cannot be made ready");
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", "the platform failed to read what was configured here")
 }
 
 impl Hit<'_> {
     async fn serve(&self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let limit = self.doors.limits.payload_bytes_max;
-        let (log_type, caller) = match self.admit(&head, &body) {
+        let admitted = match self.check(&head, &body) {
+            Ok(log_type) => auth::check(self, &head).await.map(|caller| (log_type, caller)),
+            Err(problem) => Err(problem),
+        };
+        let (log_type, Caller { signed, claims }) = match admitted {
             Ok(admitted) => admitted,
             Err(problem) => {
                 body::drain(&head, body, limit).await;
                 return Err(problem);
             }
         };
+        if let Err(problem) = self.tell(&mut head, claims.as_ref()) {
+            body::drain(&head, body, limit).await;
+            return Err(problem);
+        }
         let invocation = Invocation {
             request_id: self.request_id.clone(),
             function: self.function_key.clone(),
-            qualifier: Qualifier::from_wire(Some(&self.trigger.qualifier)),
+            qualifier: self.entrance.qualifier.clone(),
             target: Some(self.target.clone()),
             origin: Origin::Http,
-            trigger: Some(self.trigger.name.to_string()),
+            trigger: Some(self.entrance.name.clone()),
             // What a function prints is its owner's: a caller nobody knows does not get to read it.
-            log_type: if caller.is_some() { log_type } else { LogType::None },
+            log_type: if signed.is_some() { log_type } else { LogType::None },
         };
         let (payload, _share) = if self.passes() {
-            let mut request = pass::request(self, head.clone(), body::streamed(body, self.body_limit(), caller));
+            let mut request = pass::request(self, head.clone(), body::streamed(body, self.body_limit(), signed));
             if let Some(protocol) = upgrade::asked_for(&head) {
                 request.extensions_mut().insert(protocol);
             }
             (Payload::Http(request), None)
         } else if self.target.function().config.streams_requests() {
             let event = event::event(self, &head, &Bytes::new())?;
-            (Payload::Streaming(event, body::streamed(body, self.body_limit(), caller)), None)
+            (Payload::Streaming(event, body::streamed(body, self.body_limit(), signed)), None)
         } else {
-            let (body, share) = body::collected(self.room, body, limit, caller).await?;
+            let (body, share) = body::collected(self.room, body, limit, signed).await?;
             // The share is held until the call has ended: so long the event is in memory.
             (Payload::Event(event::event(self, &head, &body)?), share)
         };
@@ -154,20 +231,14 @@ impl Hit<'_> {
         if streams { limits.streamed_bytes_max } else { limits.payload_bytes_max }
     }
 
-    /// Everything that can be refused before the body.
-    fn admit(&self, head: &Parts, body: &Incoming) -> Result<(LogType, Option<ExpectedBody>), Problem> {
-        let log_type = self.check(head, body)?;
-        Ok((log_type, auth::check(self, head)?))
-    }
-
-    /// Everything that can be refused without a signature as well.
+    /// Everything that can be refused without knowing the caller.
     fn check(&self, head: &Parts, body: &Incoming) -> Result<LogType, Problem> {
         let (limits, method) = (&self.doors.limits, &head.method);
-        if self.trigger.http.disable_url_internet {
+        if self.entrance.is_disabled {
             return Err(Problem::new(StatusCode::FORBIDDEN, "AccessDenied", "the function's URL is disabled"));
         }
-        if !self.trigger.http.serves(method.as_str()) {
-            let allowed: Vec<&str> = self.trigger.http.methods.iter().map(|method| method.as_str()).collect();
+        if !self.entrance.serves(method.as_str()) {
+            let allowed: Vec<&str> = self.entrance.methods.iter().map(|method| method.as_str()).collect();
             return Err(Problem::method_not_allowed(method.as_str(), allowed.join(", ")));
         }
         let header_bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
@@ -212,6 +283,27 @@ impl Hit<'_> {
             Some(other) => {
                 Err(Problem::invalid(format!("LogType is set to an invalid value (allowed: Tail | None, actual: '{other}')")))
             }
+        }
+    }
+
+    /// Makes the head what the function gets: rewritten as the route says, with what the caller's token says. Whatever was
+    /// decided before was decided about the head as it came.
+    fn tell(&self, head: &mut Parts, claims: Option<&Claims>) -> Result<(), Problem> {
+        let rewritten = self.entrance.rewrite.and_then(|rewrite| rewrite.apply(head.uri.path(), head.uri.query()));
+        if let Some(target) = rewritten {
+            let limit = self.doors.limits.path_bytes_max;
+            if target.len() > limit {
+                let problem = format!("the path is longer than {limit} bytes when it is rewritten (actual: {})", target.len());
+                return Err(Problem::invalid(problem));
+            }
+            match target.parse::<Uri>() {
+                Ok(uri) if uri.authority().is_none() && fields::is_well_escaped(uri.path()) => head.uri = uri,
+                _ => return Err(Problem::invalid("the path cannot be rewritten as the route says")),
+            }
+        }
+        match &self.entrance.auth {
+            Auth::Jwt(jwt) => jwt.tell(head, claims),
+            Auth::Anonymous | Auth::Function => Ok(()),
         }
     }
 

@@ -15,10 +15,10 @@ const HEADER_BYTES_MAX: usize = 8 << 10;
 /// The request as the function's server gets it. Facts that only the door knows travel as an extension, [`HttpBase`].
 pub(super) fn request(hit: &Hit<'_>, head: Parts, body: Body) -> Request<Body> {
     let mut request = Request::from_parts(head, body);
-    let named = named_by_connection(request.headers());
-    remove(request.headers_mut(), |name| fields::ends_here(name.as_str()) || named.contains(name));
+    end_hop(request.headers_mut());
+    remove(request.headers_mut(), |name| fields::ends_here(name.as_str()));
     request.extensions_mut().clear();
-    request.extensions_mut().insert(HttpBase { client_ip: hit.peer.to_string(), base_path: String::new() });
+    request.extensions_mut().insert(HttpBase { client_ip: hit.peer.to_string(), base_path: hit.entrance.base_path.to_owned() });
     request
 }
 
@@ -53,6 +53,12 @@ pub(super) fn response(response: Response<Body>, host: &str) -> Result<Response<
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
     Ok(response)
+}
+
+/// Takes out what `Connection` says is about this hop, and itself.
+pub(super) fn end_hop(headers: &mut HeaderMap) {
+    let named = named_by_connection(headers);
+    remove(headers, |name| *name == CONNECTION || named.contains(name));
 }
 
 /// The fields that `Connection` says are about this hop.

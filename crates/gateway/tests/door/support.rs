@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dunlin_auth::{SigningKey, Verifier, system_clock};
-use dunlin_gateway::{Body, Calls, Closed, Config, ControlPlane, Doors, Status, serve};
+use dunlin_gateway::{Body, Calls, Closed, Config, ControlPlane, Doors, Listener, Status, serve};
 use dunlin_invoke::{Refusal, Reply};
 use dunlin_model::{
     AccessKeyId, AccountId, AccountScope, CodePackage, Crc64, Digest, ErrorType, Function, FunctionError, FunctionPatch,
@@ -203,6 +203,7 @@ pub(crate) async fn open_with(script: Script, runtime: &str, trigger_config: &st
         verifier,
         store,
         status: Arc::clone(&house) as _,
+        outbound: dunlin_outbound::Outbound::new(false),
         limits,
         domain: "localhost".into(),
         names: Vec::new(),
@@ -210,7 +211,7 @@ pub(crate) async fn open_with(script: Script, runtime: &str, trigger_config: &st
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("the kernel picks a port");
     let address = listener.local_addr().expect("a bound listener has one");
     let (stop, stopped) = oneshot::channel::<()>();
-    let running = tokio::spawn(serve(vec![listener], doors, config, async {
+    let running = tokio::spawn(serve(vec![Listener { socket: listener, is_tls: false }], doors, config, async {
         let _ = stopped.await;
     }));
     Door { address, house, stop, running }

@@ -24,6 +24,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0002_versions.sql"),
     include_str!("../migrations/0003_settings.sql"),
     include_str!("../migrations/0004_layers.sql"),
+    include_str!("../migrations/0005_domains.sql"),
 ];
 
 pub(super) struct Opened {
