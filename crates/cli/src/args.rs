@@ -476,6 +476,9 @@ pub(crate) enum LayerCommand {
         name: String,
         /// The version's number
         version: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
     },
 }
 

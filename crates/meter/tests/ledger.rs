@@ -8,7 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dunlin_meter::{Config, Ledger};
 use dunlin_model::{
-    AccountScope, Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, LayerKey, LayerVersion, Record, Revision, Setting, SettingKey, Trigger, TriggerKey, VersionId,
+    AccountScope, Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, LayerKey, LayerVersion, Record, Revision,
+    Setting, SettingKey, Trigger, TriggerKey, VersionId,
 };
 use dunlin_store::{
     AccessKey, CreateError, DeleteError, Memory, Page, PutError, RecordQuery, ReplaceError, Store, StoreError, Stored, View,

@@ -7,7 +7,8 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use dunlin_model::{
-    Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, Layer, LayerKey, LayerVersion, Revision, Setting, SettingContent, SettingKey, SettingKind, Trigger, TriggerKey, Version, VersionId,
+    Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, Layer, LayerKey, LayerVersion, Revision, Setting,
+    SettingContent, SettingKey, SettingKind, Trigger, TriggerKey, Version, VersionId,
 };
 use jiff::Timestamp;
 

@@ -2,8 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a broken promise is a panic here")]
 
-mod layers;
 mod domains;
+mod layers;
 mod settings;
 mod versions;
 
@@ -16,13 +16,13 @@ use dunlin_model::{
 };
 use jiff::Timestamp;
 
+use self::domains::{a_domain_belongs_to_one_account_and_is_found_by_its_name, an_account_has_so_many_domains_and_sees_its_own};
+pub use self::domains::{domain, domain_key};
 use self::layers::{
     a_layer_is_its_accounts_own_until_it_is_shared, a_layers_versions_are_numbered_once_and_limited,
     layers_that_are_made_at_once_get_numbers_of_their_own,
 };
 pub use self::layers::{layer_key, layer_version};
-use self::domains::{a_domain_belongs_to_one_account_and_is_found_by_its_name, an_account_has_so_many_domains_and_sees_its_own};
-pub use self::domains::{domain, domain_key};
 use self::settings::{
     a_disabled_function_is_known_at_once_and_settings_go_with_what_they_are_of,
     a_setting_is_written_at_the_revision_it_was_read_at, settings_of_an_account_do_not_take_more_than_there_is,

@@ -4,8 +4,8 @@
 //! transaction and acknowledges all of them after the fsync. A few connections read on blocking threads; SQLite is
 //! never called on a thread that drives tasks. The queue is bounded: when the disk stalls, callers wait.
 
-mod layers;
 mod domains;
+mod layers;
 mod open;
 mod rows;
 mod settings;
@@ -21,7 +21,8 @@ use std::sync::atomic::Ordering;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use dunlin_model::{
-    AccountScope, Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, LayerKey, LayerVersion, Record, Revision, Setting, SettingKey, Trigger, TriggerKey, VersionId,
+    AccountScope, Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, LayerKey, LayerVersion, Record, Revision,
+    Setting, SettingKey, Trigger, TriggerKey, VersionId,
 };
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};

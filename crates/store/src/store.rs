@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dunlin_model::{
-    AccessKeyId, AccountId, AccountScope, Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, FunctionName, LayerKey, LayerVersion, Record,
-    RequestId, Revision, Setting, SettingKey, Trigger, TriggerKey, VersionId,
+    AccessKeyId, AccountId, AccountScope, Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, FunctionName,
+    LayerKey, LayerVersion, Record, RequestId, Revision, Setting, SettingKey, Trigger, TriggerKey, VersionId,
 };
 use jiff::Timestamp;
 

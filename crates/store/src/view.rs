@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use dunlin_model::{
-    AccessKeyId, AccountId, AccountScope, Alias, AliasKey, AliasName, CustomDomain, DomainKey, Function, FunctionKey, Layer, LayerArn, LayerKey, LayerUse, LayerVersion, Qualifier, Setting, SettingKey, SettingKind, Target, Trigger, TriggerKey, Version, VersionId,
+    AccessKeyId, AccountId, AccountScope, Alias, AliasKey, AliasName, CustomDomain, DomainKey, Function, FunctionKey, Layer,
+    LayerArn, LayerKey, LayerUse, LayerVersion, Qualifier, Setting, SettingKey, SettingKind, Target, Trigger, TriggerKey,
+    Version, VersionId,
 };
 
 use crate::sorted::Sorted;
