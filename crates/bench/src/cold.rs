@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use dunlin_testkit::{Api, Connection, Options, Platform, eventually};
+use dunlin_testkit::{Api, Connection, Options, Platform};
 use serde_json::json;
 
 use crate::functions::{Deployed, Language, NODE, PHP, PYTHON, bare, bare_at_once, java, ms, phase, wasm};
@@ -14,8 +14,8 @@ use crate::stats::{median, quantile};
 const PHASES: [&str; 5] = ["queue", "bind", "load", "init", "handler"];
 /// New functions called at once.
 const AT_ONCE: usize = 20;
-/// Given to new cells, which rehearse once they wait.
-const REHEARSAL: Duration = Duration::from_millis(300);
+/// Nothing is made any more once as many cells have waited for so long; meanwhile the newest rehearse.
+const SETTLED: Duration = Duration::from_millis(600);
 
 /// One round of one language, in milliseconds.
 #[derive(Default)]
@@ -145,15 +145,12 @@ fn round(api: &Api, language: &Language, number: usize, calls: usize) -> Result<
         functions.push(Deployed::hello(api, language, &name, json!({}))?);
     }
     let mut connection = Connection::open(api.address())?;
-    thread::sleep(REHEARSAL);
-    let waiting = cells_waiting(api)?;
     for function in &functions[..calls] {
         if !language.bare.is_empty() {
             figures.bare.push(bare(language.bare)?);
         }
         // Cells that wait are made again in the meantime: this measures a call for which one is there.
-        eventually("as many cells wait as before", || Ok(cells_waiting(api)? >= waiting))?;
-        thread::sleep(REHEARSAL);
+        wait_for_cells(api)?;
         let reply = function.call(&mut connection)?;
         figures.cold.push(ms(reply.first_byte));
         for (part, values) in PHASES.iter().zip(&mut figures.phases) {
@@ -166,10 +163,23 @@ fn round(api: &Api, language: &Language, number: usize, calls: usize) -> Result<
     if !language.bare.is_empty() {
         figures.bare_at_once = bare_at_once(language.bare, AT_ONCE)?;
     }
-    thread::sleep(REHEARSAL);
+    wait_for_cells(api)?;
     figures.at_once = called_at_once(api, &functions[calls..])?;
     functions.iter().try_for_each(|function| function.remove(api))?;
     Ok(figures)
+}
+
+/// Waits until no cell is on its way.
+fn wait_for_cells(api: &Api) -> Result<()> {
+    let (mut seen, mut since) = (cells_waiting(api)?, Instant::now());
+    while since.elapsed() < SETTLED {
+        thread::sleep(Duration::from_millis(20));
+        let now = cells_waiting(api)?;
+        if now != seen {
+            (seen, since) = (now, Instant::now());
+        }
+    }
+    Ok(())
 }
 
 /// Cells that wait for a function, as the platform counts them.
