@@ -158,6 +158,7 @@ run({
     assert.strictEqual(scaling.scalingConfigs.length, 1);
     await sdk.deleteScalingConfig('ctl-node', new fc.DeleteScalingConfigRequest({ qualifier }));
     assert.strictEqual(await answer('ctl-node'), 'ready');
+    await sdk.deleteFunction('ctl-node');
   },
   async 'custom domains live, and requests follow them'() {
     await create('ctl-node', says('served'));
