@@ -10,6 +10,7 @@ What always holds:
 - stdout and stderr are flushed before an answer is written: the host has a call's output before its answer.
 - What the user may replace (`json.dumps`, `os.write`, `sys.stdout`) is bound here before user code is loaded.
 - A process that user code forked never answers: only the process that read a request writes its answer.
+- A template answers one `Load` and nothing else; in what is forked from it the code is loaded already.
 - With one call at a time everything happens in the main thread. With several, the main thread reads and each call has a
   thread of its own; coroutines of all calls share one event loop.
 """
@@ -29,6 +30,8 @@ import _signal
 import _sitebuiltins
 
 CHANNEL = 3
+# Of a template: where it is told to fork.
+CONTROL = 4
 
 EXEC, LOAD, INIT, INVOKE, CHUNK, CANCEL, PRE_STOP, GRANT, PREPARE, REHEARSE = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 READY, HEAD, END, ERROR, CREDIT = 16, 17, 18, 19, 20
@@ -43,6 +46,8 @@ FRAMES_MAX = 100
 WINDOW = 256 << 10
 CHUNK_MAX = 64 << 10
 HEADER_BYTES = 32
+# Libraries that compute in threads of their own start one while this is set.
+_ONE_THREAD = {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")}
 
 _HEADER = struct.Struct("<BBHIII16s")
 _NO_TOKEN = bytes(16)
@@ -337,6 +342,8 @@ class Instance:
         self.request_id = ""
         self.loop = None
         self.callers = None
+        # Set where this process can become a template, until it has loaded code that is to be forked.
+        self.template = None
 
     def request(self, exchange, head, body):
         """Serves one request. Returns nothing; whatever happens, an answer was written or the process ends."""
@@ -440,11 +447,24 @@ class Instance:
         """Serves a request here, or in a thread of its own when calls were agreed to come side by side."""
         if self.callers is None or exchange.kind != INVOKE:
             self.request(exchange, head, body)
-            if exchange.kind == LOAD and self.load.get("concurrency", 1) > 1:
+            if exchange.kind != LOAD or self.handler is None:
+                return
+            if self.load.get("template"):
+                self.become_template()
+            elif self.load.get("concurrency", 1) > 1:
                 self.wire.share()
                 self.callers = Callers(self)
         else:
             self.callers.begin(exchange, head, body)
+
+    def become_template(self):
+        """From here on this process answers nothing but orders to fork. Returns in each child: an instance that has its
+        code already, and gets a `Load` that says who it is."""
+        self.template.serve()
+        wire = self.wire
+        wire.exchanges.clear()
+        wire.source = io.open(CHANNEL, "rb", 65536, closefd=False)
+        wire.send(READY, 0, _NO_TOKEN, _ready(), b"")
 
     def prepare(self, head):
         """Makes the process look as the function's own, as far as that goes without its code."""
@@ -465,10 +485,28 @@ class Instance:
         """The rest: working directory and paths, then the function's module."""
         if self.unprepared is not None:
             raise self.unprepared
+        if self.handler is not None:
+            # Forked from a template, which has done it.
+            return
         code = self.load.get("codePath", CODE)
         os.chdir(code)
         _set_paths(code, self.paths)
-        self.handler = self.lookup(self.load["handler"])
+        if self.load.get("template"):
+            self.handler = self.lookup_to_fork()
+        else:
+            self.handler = self.lookup(self.load["handler"])
+
+    def lookup_to_fork(self):
+        """Loads the function so that it can be forked, or says why it cannot."""
+        if self.template is None:
+            raise Failure("TemplateRefused", "This process cannot become a template")
+        os.environ.update(_ONE_THREAD)
+        handler = self.lookup(self.load["handler"])
+        _set_environment(self.load.get("env") or {})
+        tie = _tie()
+        if tie is not None:
+            raise Failure("TemplateRefused", f"Loading '{self.load['handler']}' {tie}")
+        return handler
 
     def lookup(self, name):
         """Imports what `file.function` names. Folders are written with slashes."""
@@ -773,6 +811,28 @@ def _stack(error):
     return stack
 
 
+def _tie():
+    """What this process has that a fork of it would lack, or share with its siblings; None when there is nothing."""
+    # Threads do not survive a fork, and what they hold is held for ever.
+    threads = len(os.listdir("/proc/self/task")) - 1
+    if threads:
+        return f"started {threads} thread" + "s" * (threads > 1)
+    own = str(_getpid())
+    if any(name.isdigit() and name != own for name in os.listdir("/proc")):
+        return "started a process"
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink("/proc/self/fd/" + name)
+        except OSError:
+            continue  # It was the one that listed them.
+        if int(name) > CONTROL and not target.startswith("/dev/"):
+            return f"opened {target}"
+    with io.open("/proc/self/maps") as maps:
+        if any(line.split(None, 2)[1] == "rw-s" for line in maps):
+            return "mapped memory that is shared"
+    return None
+
+
 def _forget_ourselves():
     """User code finds its own `bootstrap` and an empty `__main__`, and the builtins that `site` would have made."""
     kept = [sys.modules.get("__main__"), sys.modules.pop("bootstrap", None), sys.modules.pop("zygote", None)]
@@ -810,7 +870,9 @@ def _serve(wire, instance):
         elif kind == PREPARE:
             instance.prepare_early(head)
         elif kind == REHEARSE:
-            rehearse()
+            # What was forked from a template has the function's modules already, and nothing of ours runs among them.
+            if instance.handler is None:
+                rehearse()
         elif wire.news is None:
             if not wire.note(kind, flags, stream, body):
                 return
@@ -860,7 +922,11 @@ def rehearse():
         _set_environment(environment)
 
 
-def main():
+def _ready():
+    return b'{"runtime":"python %s"}' % sys.version.split()[0].encode()
+
+
+def main(template=None):
     """Speaks the wire on descriptor 3 until the host closes it. Never returns."""
     global _logging_instance
     gc.enable()
@@ -871,11 +937,11 @@ def main():
     kept = _forget_ourselves()
     wire = Wire(None, CHANNEL)
     instance = _logging_instance = Instance(wire)
+    instance.template = template
     prepare_logging()
     try:
         wire.source = io.open(CHANNEL, "rb", 65536, closefd=False)
-        ready = b'{"runtime":"python %s"}' % sys.version.split()[0].encode()
-        wire.send(READY, 0, _NO_TOKEN, ready, b"")
+        wire.send(READY, 0, _NO_TOKEN, _ready(), b"")
         _serve(wire, instance)
     except OSError:
         pass  # Descriptor 3 is gone, and with it the only one we could tell.

@@ -89,6 +89,31 @@ class Randomness:
                 raise RuntimeError("OpenSSL refused to reseed")
 
 
+class Template:
+    """What a child needs to become a template: a cell that has loaded a function and is forked from then on."""
+
+    # The socket on which the supervisor tells it to.
+    CONTROL = 4
+
+    def __init__(self, library, randomness):
+        self._serve = library.dunlin_template_serve
+        self._randomness = randomness
+
+    def serve(self):
+        """Returns in each child, which has its own channel and log by then, and its own randomness."""
+        gc.collect()
+        gc.freeze()
+        self._serve(self.CONTROL)
+        self._randomness.renew()
+        numpy = sys.modules.get("numpy.random")
+        if numpy is not None:
+            numpy.seed()
+        # It takes a process of the same number for the same process.
+        names = sys.modules.get("tempfile")
+        if names is not None:
+            names._name_sequence = None
+
+
 def load_bootstrap():
     """Imports the bootstrap without leaving a trace of this directory in what user code sees."""
     sys.dont_write_bytecode = True
@@ -120,7 +145,7 @@ def main():
     # From here on this is a child, behind its walls.
     gc.enable()
     randomness.renew()
-    bootstrap.main()
+    bootstrap.main(Template(library, randomness))
 
 
 main()

@@ -59,6 +59,8 @@ const STAGES: &[Stage] = &[
             "--test",
             "idle",
             "--test",
+            "templates",
+            "--test",
             "pass_through",
             "--test",
             "streams",

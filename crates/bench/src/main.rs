@@ -11,6 +11,7 @@ mod report;
 mod ric;
 mod scale;
 mod stats;
+mod templates;
 mod warm;
 mod workers;
 
@@ -43,7 +44,7 @@ struct Arguments {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
-    /// P1: first calls of new functions, beside the bare interpreter's start
+    /// P1: first calls of new functions, beside the bare interpreter's start; and `templates`
     Cold,
     /// P2: warm calls, beside the same bootstrap without a platform, other servers and proxies
     Warm,
@@ -51,6 +52,8 @@ enum What {
     Burst,
     /// P3: a thousand instances alive, and what an idle one costs
     Density,
+    /// P1: instances forked from a template that has imported pandas, beside the bare import
+    Templates,
     /// P4: the same calls with 10,000 functions and 1,000 instances
     Scale,
     /// Everything above
@@ -60,10 +63,11 @@ enum What {
 impl What {
     fn run(self, rounds: usize, calls: usize) -> Result<Vec<Section>> {
         match self {
-            Self::Cold => cold::run(rounds, calls),
+            Self::Cold => Ok([cold::run(rounds, calls)?, templates::run(rounds)?].concat()),
             Self::Warm => warm::run(rounds),
             Self::Burst => burst::run(rounds),
             Self::Density => burst::density(),
+            Self::Templates => templates::run(rounds),
             Self::Scale => scale::run(rounds),
             Self::All => Ok(Vec::new()),
         }

@@ -33,7 +33,7 @@ impl Verdict {
 }
 
 /// One table with its verdicts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Section {
     /// The sub-command.
     pub(crate) name: &'static str,

@@ -11,10 +11,13 @@ use serde_json::Value;
 use crate::ids::{Crc64, Digest, FunctionName};
 use crate::layer::LayerUse;
 use crate::limits::{InvalidField, Limits};
-use crate::runtime_name::{Protocol, Runtime};
+use crate::runtime_name::{Language, Protocol, Runtime};
 
 /// The environment variable that asks for [`FunctionConfig::streams_requests`] with the value `true`.
 pub const STREAM_REQUESTS: &str = "DUNLIN_STREAM_REQUESTS";
+
+/// The environment variable that asks for [`FunctionConfig::makes_templates`] with the value `true`.
+pub const TEMPLATE: &str = "DUNLIN_TEMPLATE";
 
 /// Everything the owner can set, in the wire's spelling (contract section 4.2). A member that was never set stays
 /// absent when it is read back.
@@ -397,6 +400,14 @@ impl FunctionConfig {
     pub fn streams_requests(&self) -> bool {
         let asked = || self.environment_variables.as_ref()?.get(STREAM_REQUESTS);
         self.runtime.protocol() == Protocol::Frames && asked().is_some_and(|value| value == "true")
+    }
+
+    /// Whether instances after the first are forked from one that has loaded the code: asked for by the environment variable
+    /// [`TEMPLATE`].
+    #[must_use]
+    pub fn makes_templates(&self) -> bool {
+        let asked = || self.environment_variables.as_ref()?.get(TEMPLATE);
+        self.runtime.language() == Language::Python && asked().is_some_and(|value| value == "true")
     }
 
     /// Calls at a time in one instance.

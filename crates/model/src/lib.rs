@@ -30,7 +30,7 @@ pub use chain::chain;
 pub use domain::{CustomDomain, DomainKey, DomainName};
 pub use function::{
     CodePackage, CustomHealthCheckConfig, CustomRuntimeConfig, Function, FunctionConfig, FunctionPatch, InstanceLifecycleConfig,
-    LifecycleHook, STREAM_REQUESTS, Tag,
+    LifecycleHook, STREAM_REQUESTS, TEMPLATE, Tag,
 };
 pub use ids::{
     AccessKeyId, AccountId, AliasKey, AliasName, CellId, Crc64, Digest, FunctionKey, FunctionName, InstanceId, InvalidId,

@@ -101,6 +101,7 @@ impl InstanceSpec {
             concurrency: config.concurrency_in_force(),
             idle: config.idle_timeout.and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs),
             memory_bytes: u64::try_from(config.memory_size).unwrap_or(0) << 20,
+            template: config.makes_templates(),
             on_demand: config.scales_on_demand(),
             key,
         };
@@ -222,6 +223,12 @@ pub struct Stats {
     pub idle: usize,
     /// Instances with a call, draining ones included.
     pub busy: usize,
+    /// Cells from which instances are forked.
+    pub templates: usize,
+    /// Versions that asked for a template and whose code could not be forked, since the start.
+    pub templates_refused: u64,
+    /// Templates that died, or were ended because they did not fork, since the start.
+    pub templates_lost: u64,
     /// Cells and instances whose walls are being taken down.
     pub ending: usize,
     /// Calls that wait for an instance.

@@ -22,6 +22,8 @@ pub enum Program {
     Launcher,
     /// The host of WebAssembly programs.
     Wasm,
+    /// A fork of the engine's cell of this number, a template: it has loaded the code of one version.
+    Fork(u64),
 }
 
 /// Waiting cells of one class can stand in for each other.
@@ -99,22 +101,23 @@ impl Class {
         Ok(Self { program, net })
     }
 
-    /// What to ask the sandbox for, when a call waits for the cell or when none does.
+    /// What to ask the sandbox for, when a call waits for the cell or when none does. `None` for what is forked.
     #[must_use]
-    pub fn cell_kind(self, waited_for: bool) -> CellKind {
-        match self.program {
+    pub fn cell_kind(self, waited_for: bool) -> Option<CellKind> {
+        Some(match self.program {
             Program::Python(interpreter) if waited_for => CellKind::LeanPython(interpreter),
             Program::Python(interpreter) => CellKind::Python(interpreter),
             Program::Bootstrap { .. } | Program::Launcher => CellKind::Launcher,
             Program::Wasm => CellKind::Wasm,
-        }
+            Program::Fork(_) => return None,
+        })
     }
 
     /// How the cell is brought to the point where it can be bound.
     #[must_use]
     pub(crate) fn boot_plan(self, interpreters: &Interpreters) -> BootPlan {
         match self.program {
-            Program::Python(_) => BootPlan::Zygote,
+            Program::Python(_) | Program::Fork(_) => BootPlan::Zygote,
             Program::Wasm => BootPlan::Module,
             Program::Bootstrap { language, interpreter, memory_mb } => {
                 // A class is made out of these interpreters; one that is not among them does not start.
@@ -132,7 +135,7 @@ impl Class {
             // What has just booted still rehearses, and a call that comes in between pays for it.
             Program::Python(_) | Program::Bootstrap { language: Language::Java | Language::Dotnet, .. } => 2,
             Program::Wasm => 2,
-            Program::Bootstrap { .. } | Program::Launcher => 1,
+            Program::Bootstrap { .. } | Program::Launcher | Program::Fork(_) => 1,
         }
     }
 
@@ -144,6 +147,7 @@ impl Class {
             Program::Bootstrap { language: Language::Java | Language::Dotnet, .. } => 4,
             Program::Bootstrap { .. } => 6,
             Program::Launcher => 8,
+            Program::Fork(_) => 4,
         }
     }
 
@@ -156,6 +160,7 @@ impl Class {
             Program::Bootstrap { .. } => 8 << 20,
             Program::Launcher => 1 << 20,
             Program::Wasm => 3 << 20,
+            Program::Fork(_) => 4 << 20,
         }
     }
 
@@ -169,6 +174,7 @@ impl Class {
             Program::Bootstrap { .. } => 0.09,
             Program::Launcher => 0.002,
             Program::Wasm => 0.004,
+            Program::Fork(_) => 0.005,
         }
     }
 
@@ -176,7 +182,7 @@ impl Class {
     #[must_use]
     pub fn instance_bytes(self) -> u64 {
         match self.program {
-            Program::Python(_) | Program::Wasm => 12 << 20,
+            Program::Python(_) | Program::Wasm | Program::Fork(_) => 12 << 20,
             Program::Bootstrap { .. } => 48 << 20,
             Program::Launcher => 32 << 20,
         }

@@ -8,20 +8,23 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
-use dunlin_model::{FunctionConfig, FunctionKey, InstanceId, Interpreters, Phases, RequestId, VersionKey};
-use dunlin_sandbox::Sandboxes;
+use dunlin_model::{CellId, FunctionConfig, FunctionKey, InstanceId, Interpreters, Phases, RequestId, VersionKey};
+use dunlin_sandbox::{Ended, Sandboxes};
 use jiff::Timestamp;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::api::{Config, InstanceInfo, InstanceSpec, Kept, LeaseError, Observer, Seen, StartFailure, StartOutput, Stats};
-use crate::class::Class;
+use crate::class::{Class, Program};
 use crate::engine::{Action, Bounds, CellNo, Engine, Event, Keep, WaiterId, Why};
 use crate::frost::Frost;
 use crate::lease::Lease;
 use crate::start;
 use crate::worker::{Boot, GuestBoot, LogSinks, Worker};
+
+/// How often it is looked whether a template is still there.
+const TEMPLATE_LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How many instances that do not thaw a call may meet.
 const STUCK_MAX: usize = 3;
@@ -109,7 +112,8 @@ struct Cause {
 /// What is left to do when the mutex is free again.
 enum Effect {
     Reply(oneshot::Sender<Result<Lease, LeaseError>>, Result<Lease, LeaseError>),
-    Make { cell: CellNo, class: Class, waited_for: bool },
+    Make { cell: CellNo, class: Class, waited_for: bool, template: Option<CellId> },
+    Template { cell: CellNo, spec: Arc<InstanceSpec> },
     Start { cell: CellNo, slot: Arc<Slot>, request: RequestId },
     Thaw { slot: Arc<Slot> },
     Stop { cell: CellNo, worker: Arc<dyn Worker>, slot: Option<Arc<Slot>>, graceful: bool },
@@ -403,7 +407,20 @@ impl Inner {
         let mut effects = Vec::with_capacity(actions.len());
         for action in actions {
             match action {
-                Action::Make { cell, class, waited_for } => effects.push(Effect::Make { cell, class, waited_for }),
+                Action::Make { cell, class, waited_for } => {
+                    let template = match class.program {
+                        Program::Fork(template) => table.workers.get(&CellNo(template)).map(|worker| worker.cell()),
+                        _ => None,
+                    };
+                    effects.push(Effect::Make { cell, class, waited_for, template });
+                }
+                Action::Template { cell, demand } => {
+                    let of_version = |slot: &&Arc<Slot>| slot.spec.key() == &demand.key;
+                    match table.slots.values().find(of_version) {
+                        Some(slot) => effects.push(Effect::Template { cell, spec: Arc::clone(&slot.spec) }),
+                        None => unreachable!("an instance of the version has just started"),
+                    }
+                }
                 Action::Start { cell, demand, waiter } => {
                     let (spec, request) = match waiter.map(|waiter| &table.pending[&waiter]) {
                         Some(pending) => (Arc::clone(&pending.spec), pending.request.clone()),
@@ -470,7 +487,10 @@ impl Inner {
             match effect {
                 // A lease whose caller is gone comes back and is dropped here, which releases it.
                 Effect::Reply(reply, answer) => drop(reply.send(answer)),
-                Effect::Make { cell, class, waited_for } => drop(self.runtime.spawn(pool.make(cell, class, waited_for))),
+                Effect::Make { cell, class, waited_for, template } => {
+                    drop(self.runtime.spawn(pool.make(cell, class, waited_for, template)));
+                }
+                Effect::Template { cell, spec } => drop(self.runtime.spawn(pool.template(cell, spec))),
                 Effect::Start { cell, slot, request } => drop(self.runtime.spawn(pool.start(cell, slot, request))),
                 Effect::Thaw { slot } => drop(self.runtime.spawn(async move {
                     if let Err(error) = slot.frost.thaw(&pool.sandboxes, &*slot.worker).await
@@ -486,12 +506,12 @@ impl Inner {
         }
     }
 
-    async fn make(self: Arc<Self>, cell: CellNo, class: Class, waited_for: bool) {
+    async fn make(self: Arc<Self>, cell: CellNo, class: Class, waited_for: bool, template: Option<CellId>) {
         let began = Instant::now();
-        match start::make(&self, class, waited_for).await {
+        match start::make(&self, class, waited_for, template).await {
             Ok(worker) => {
                 self.observer.seen(&Seen::CellMade { class, took: began.elapsed() });
-                let mut ended = worker.ended();
+                let ended = worker.ended();
                 self.feed_because(Event::Made { cell, result: Ok(()) }, &Cause::default(), |table| {
                     table.workers.insert(cell, Arc::clone(&worker));
                 });
@@ -499,14 +519,7 @@ impl Inner {
                     worker.rehearse().await;
                 }
                 drop(worker);
-                let pool = Arc::downgrade(&self);
-                drop(self);
-                // One task per cell waits for its end, expected or not.
-                if ended.wait_for(Option::is_some).await.is_ok()
-                    && let Some(pool) = pool.upgrade()
-                {
-                    pool.feed(Event::Died { cell });
-                }
+                self.report_end(cell, ended).await;
             }
             Err(problem) => {
                 tracing::warn!(?class, error = problem.text, "no cell could be made");
@@ -514,6 +527,55 @@ impl Inner {
                 let cause = Cause { platform: Some(problem.text), ..Cause::default() };
                 self.feed_because(Event::Made { cell, result: Err(problem.fault) }, &cause, |_| {});
             }
+        }
+    }
+
+    async fn template(self: Arc<Self>, cell: CellNo, spec: Arc<InstanceSpec>) {
+        let began = Instant::now();
+        match start::template(&self, &spec).await {
+            Ok(worker) => {
+                tracing::info!(function = %spec.key().function, took = ?began.elapsed(), "instances are forked from a template");
+                self.feed_because(Event::Templated { cell, made: true }, &Cause::default(), |table| {
+                    table.workers.insert(cell, Arc::clone(&worker));
+                });
+                self.report_loss(cell, &*worker).await;
+            }
+            Err(error) => {
+                tracing::info!(function = %spec.key().function, error, "a function makes no template");
+                self.feed(Event::Templated { cell, made: false });
+            }
+        }
+    }
+
+    /// A template is lost when it has ended, or has closed its channel: while something that was forked from it is frozen,
+    /// the kernel waits with its end.
+    async fn report_loss(self: Arc<Self>, cell: CellNo, worker: &dyn Worker) {
+        let pool = Arc::downgrade(&self);
+        drop(self);
+        let mut ended = worker.ended();
+        let mut looks = tokio::time::interval(TEMPLATE_LOOK_EVERY);
+        loop {
+            tokio::select! {
+                _ = ended.wait_for(Option::is_some) => break,
+                _ = looks.tick() => if worker.is_spent() { break },
+            }
+        }
+        if let Some(pool) = pool.upgrade() {
+            if pool.table().engine.is_template(cell) {
+                tracing::warn!("a template has ended, and with it the instances that were forked from it");
+            }
+            pool.feed(Event::Died { cell });
+        }
+    }
+
+    /// One task per cell waits for its end, expected or not.
+    async fn report_end(self: Arc<Self>, cell: CellNo, mut ended: watch::Receiver<Option<Ended>>) {
+        let pool = Arc::downgrade(&self);
+        drop(self);
+        if ended.wait_for(Option::is_some).await.is_ok()
+            && let Some(pool) = pool.upgrade()
+        {
+            pool.feed(Event::Died { cell });
         }
     }
 

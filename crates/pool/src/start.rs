@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_model::{ErrorType, FunctionConfig, FunctionError, Phases, Protocol, RequestId};
+use dunlin_model::{CellId, ErrorType, FunctionConfig, FunctionError, InstanceId, Phases, Protocol, RequestId};
 use dunlin_runtime::{CallContext, CallError, Failed, LoadSpec, StartError};
-use dunlin_sandbox::{Bind, BindError, MakeError};
+use dunlin_sandbox::{Bind, BindError, Cell, CellKind, MakeError};
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
 
-use crate::api::StartOutput;
-use crate::class::Class;
+use crate::api::{InstanceSpec, StartOutput};
+use crate::class::{Class, Program};
 use crate::engine::{MakeFault, StartFault};
 use crate::service::{Inner, Slot};
 use crate::worker::Worker;
@@ -36,8 +36,22 @@ pub(crate) struct StartProblem {
 }
 
 /// Makes a cell and boots what runs in it.
-pub(crate) async fn make(pool: &Inner, class: Class, waited_for: bool) -> Result<Arc<dyn Worker>, MakeProblem> {
-    let cell = pool.sandboxes.make(class.cell_kind(waited_for), class.net).await.map_err(|error| MakeProblem {
+pub(crate) async fn make(
+    pool: &Inner,
+    class: Class,
+    waited_for: bool,
+    template: Option<CellId>,
+) -> Result<Arc<dyn Worker>, MakeProblem> {
+    let made = match (class.cell_kind(waited_for), template) {
+        (Some(kind), _) => pool.sandboxes.make(kind, class.net).await,
+        (None, Some(template)) => pool.sandboxes.fork(template).await,
+        (None, None) => return Err(MakeProblem { fault: MakeFault::Broken, text: "its template has ended".to_owned() }),
+    };
+    boot(pool, made, class).await
+}
+
+async fn boot(pool: &Inner, made: Result<Cell, MakeError>, class: Class) -> Result<Arc<dyn Worker>, MakeProblem> {
+    let cell = made.map_err(|error| MakeProblem {
         fault: if matches!(error, MakeError::Full) { MakeFault::Full } else { MakeFault::Broken },
         text: dunlin_model::chain(&error),
     })?;
@@ -53,6 +67,28 @@ pub(crate) async fn make(pool: &Inner, class: Class, waited_for: bool) -> Result
             Err(MakeProblem { fault: MakeFault::Broken, text })
         }
     }
+}
+
+/// Makes a cell that has loaded a function and can be forked.
+pub(crate) async fn template(pool: &Inner, spec: &InstanceSpec) -> Result<Arc<dyn Worker>, String> {
+    let class = spec.demand.class;
+    let Program::Python(interpreter) = class.program else { return Err("only Python is forked".to_owned()) };
+    let made = pool.sandboxes.make(CellKind::Template(interpreter), class.net).await;
+    let worker = boot(pool, made, class).await.map_err(|problem| problem.text)?;
+    let load = async {
+        pool.sandboxes.bind(worker.cell(), &bind_of(pool, spec)).await.map_err(|error| dunlin_model::chain(&error))?;
+        let id = InstanceId::random();
+        let load = LoadSpec { template: true, ..load_spec(pool, spec, &id, &RequestId::random()) };
+        let loaded = worker.load(&pool.sandboxes, &load, Instant::now() + pool.config.load_timeout).await;
+        loaded.map_err(|failed| dunlin_model::chain(&failed.error))?;
+        // It runs again when it is forked, and only for so long.
+        pool.sandboxes.freeze(worker.cell(), true).await.map_err(|error| dunlin_model::chain(&error))
+    };
+    let loaded = load.await;
+    if loaded.is_err() {
+        stop(pool, &*worker, None, false).await;
+    }
+    loaded.map(|()| worker)
 }
 
 /// Binds the cell, loads the code and runs the initializer. Answers how long each part took, and what was printed.
@@ -77,26 +113,9 @@ async fn run_start(
     let function = slot.spec.function();
     let config = &function.config;
     let cell = slot.worker.cell();
-    let memory_bytes = slot.spec.demand.memory_bytes;
-    let disk_bytes = u64::try_from(config.disk_size.unwrap_or(512)).unwrap_or(512) << 20;
-    let bind = Bind {
-        code: Some(function.code.digest),
-        layers: config.layers.iter().flatten().map(|layer| layer.digest).collect(),
-        memory_bytes,
-        cpu_millis: cpu_millis(config),
-        pids: pool.config.pids_max,
-        tmp_bytes: disk_bytes.min(memory_bytes / TMP_SHARE),
-    };
+    let bind = bind_of(pool, &slot.spec);
     let mut clock = Stopwatch::start();
-    let spec = LoadSpec {
-        instance: slot.id.clone(),
-        function: Arc::clone(function),
-        key: slot.spec.key().clone(),
-        qualifier: slot.spec.qualifier().to_owned(),
-        region: pool.config.region.clone(),
-        request: request.clone(),
-        logs: pool.logs.open(slot.spec.key(), &slot.id),
-    };
+    let spec = load_spec(pool, &slot.spec, &slot.id, request);
     // The cell gets ready for the function while its code is mounted. None of the function's code runs before both are done.
     let (bound, ()) = tokio::join!(pool.sandboxes.bind(cell, &bind), slot.worker.prepare(&spec));
     phases.bind = clock.lap();
@@ -122,6 +141,32 @@ async fn run_start(
         initialized.map_err(|error| initializer_error(error, seconds))?;
     }
     Ok(())
+}
+
+fn bind_of(pool: &Inner, spec: &InstanceSpec) -> Bind {
+    let (function, memory_bytes) = (spec.function(), spec.demand.memory_bytes);
+    let disk_bytes = u64::try_from(function.config.disk_size.unwrap_or(512)).unwrap_or(512) << 20;
+    Bind {
+        code: Some(function.code.digest),
+        layers: function.config.layers.iter().flatten().map(|layer| layer.digest).collect(),
+        memory_bytes,
+        cpu_millis: cpu_millis(&function.config),
+        pids: pool.config.pids_max,
+        tmp_bytes: disk_bytes.min(memory_bytes / TMP_SHARE),
+    }
+}
+
+fn load_spec(pool: &Inner, spec: &InstanceSpec, instance: &InstanceId, request: &RequestId) -> LoadSpec {
+    LoadSpec {
+        instance: instance.clone(),
+        function: Arc::clone(spec.function()),
+        key: spec.key().clone(),
+        qualifier: spec.qualifier().to_owned(),
+        region: pool.config.region.clone(),
+        request: request.clone(),
+        logs: pool.logs.open(spec.key(), instance),
+        template: false,
+    }
 }
 
 /// Limits the CPU of an instance that has started. Not before: user code is loaded and initialised at full speed. Nor

@@ -31,6 +31,8 @@ struct Load<'a> {
     runtime: &'a str,
     #[serde(skip_serializing_if = "is_one")]
     concurrency: u32,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    template: bool,
     function: About<'a>,
     service: Service<'a>,
     account_id: &'a str,
@@ -81,6 +83,7 @@ pub(crate) fn load_head(spec: &LoadSpec) -> Vec<u8> {
         unset: [],
         runtime: config.runtime.as_str(),
         concurrency: config.concurrency_in_force(),
+        template: spec.template,
         function: About {
             name: config.function_name.as_str(),
             handler: &config.handler,

@@ -75,6 +75,8 @@ pub struct LoadSpec {
     pub request: RequestId,
     /// Where its output goes.
     pub logs: Arc<dyn LogSink>,
+    /// Whether it is to serve nobody and be forked instead.
+    pub template: bool,
 }
 
 /// A booted cell: owns its channel, the reader of its output and its usage figures.

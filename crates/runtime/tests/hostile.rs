@@ -94,6 +94,7 @@ fn spec(logs: Arc<Lines>, concurrency: u32) -> LoadSpec {
     let account: AccountId = "1234567890123456".parse().unwrap();
     let function = FunctionKey::from_stored(account, "f".parse().unwrap());
     LoadSpec {
+        template: false,
         instance: InstanceId::random(),
         function: self::function(concurrency),
         key: VersionKey { function, version: "LATEST".into(), revision: Revision(1) },

@@ -48,6 +48,7 @@ async fn guest(serve: fn(TcpStream)) -> (Guest, Fake) {
     let code = CodePackage { digest: Digest::of(b""), checksum: Crc64(0), size: 0 };
     let config = patch.create(&Limits::default()).unwrap();
     let spec = LoadSpec {
+        template: false,
         instance: InstanceId::random(),
         function: Arc::new(Function { config, code, function_id: "id".to_owned(), created: now, modified: now }),
         key: VersionKey {

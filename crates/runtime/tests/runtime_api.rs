@@ -55,6 +55,7 @@ async fn load(runtime: &str, program: impl FnOnce(String) + Send + 'static) -> R
     let code = CodePackage { digest: Digest::of(b""), checksum: Crc64(0), size: 0 };
     let config = patch.create(&Limits::default()).unwrap();
     let spec = LoadSpec {
+        template: false,
         instance: InstanceId::random(),
         function: Arc::new(Function { config, code, function_id: "id".to_owned(), created: now, modified: now }),
         key: VersionKey {

@@ -19,6 +19,11 @@ pub trait Sandboxes: Send + Sync + 'static {
     /// said on its channel.
     async fn make(&self, kind: CellKind, net: Net) -> Result<Cell, MakeError>;
 
+    /// One more cell of a bound [`CellKind::Template`], behind walls of its own: it has loaded what the template has loaded,
+    /// and is bound to the same code. The template serves nothing else from then on. When it ends, all cells that were
+    /// forked from it end; one that cannot be forked is ended.
+    async fn fork(&self, template: CellId) -> Result<Cell, MakeError>;
+
     /// Mounts code at `/code` and sets the limits, except the CPU quota, which [`Sandboxes::set_cpu`] applies once the
     /// code is loaded. A cell is bound once.
     async fn bind(&self, cell: CellId, bind: &Bind) -> Result<(), BindError>;
@@ -59,6 +64,8 @@ pub enum CellKind {
     Python(InterpreterId),
     /// The same from a zygote that has imported little: made in half the time, for a call that waits for it.
     LeanPython(InterpreterId),
+    /// The same as [`CellKind::Python`], to be forked itself once it has loaded a function; see [`Sandboxes::fork`].
+    Template(InterpreterId),
     /// The host of WebAssembly programs, which sends `Ready` and waits for `Load`.
     Wasm,
 }
@@ -225,11 +232,13 @@ pub enum Step {
     Interpreter = 12,
     /// Merging the layers' trees.
     Layers = 13,
+    /// Forking a template, or what was found of its child.
+    Fork = 14,
 }
 
 impl Step {
     /// All steps, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Cgroup,
         Self::Net,
         Self::Uid,
@@ -243,6 +252,7 @@ impl Step {
         Self::Publish,
         Self::Interpreter,
         Self::Layers,
+        Self::Fork,
     ];
 }
 
@@ -262,6 +272,7 @@ impl fmt::Display for Step {
             Self::Publish => "publish the unpacked tree",
             Self::Interpreter => "start the interpreter",
             Self::Layers => "merge the layers",
+            Self::Fork => "fork the template",
         })
     }
 }
@@ -275,6 +286,9 @@ pub enum MakeError {
     /// As many cells are alive as the supervisor grants.
     #[error("the supervisor grants no more cells at a time")]
     Full,
+    /// There is no template of this number any more, or it was never bound.
+    #[error("{0} is no template")]
+    NoTemplate(CellId),
     /// The kernel refused.
     #[error("cannot {step}")]
     Failed {

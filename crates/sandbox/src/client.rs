@@ -226,6 +226,19 @@ impl Sandboxes for Client {
         }
     }
 
+    async fn fork(&self, template: CellId) -> Result<Cell, MakeError> {
+        match self.ask(Ask::Fork { template }, None).await {
+            Err(Gone) => Err(MakeError::Gone),
+            Ok(Answer::Made(cell)) => Ok(cell),
+            Ok(Answer::Refused(Refusal::Full)) => Err(MakeError::Full),
+            Ok(Answer::Refused(Refusal::NoSuchCell | Refusal::NoSuchTree { .. })) => Err(MakeError::NoTemplate(template)),
+            Ok(Answer::Refused(Refusal::Failed { step, errno })) => {
+                Err(MakeError::Failed { step, source: io::Error::from_raw_os_error(errno) })
+            }
+            Ok(_) => Err(MakeError::Failed { step: crate::Step::Fork, source: mismatch() }),
+        }
+    }
+
     async fn bind(&self, cell: CellId, bind: &Bind) -> Result<(), BindError> {
         match self.change(cell, Ask::Bind { cell, bind: bind.clone() }).await? {
             Answer::Done => Ok(()),

@@ -61,12 +61,15 @@ pub(crate) enum Ask {
     Discard {
         package: Digest,
     },
+    Fork {
+        template: CellId,
+    },
 }
 
 /// The supervisor answers, or says that a cell has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Message {
-    /// Answers `Make`. Brings channel, log, and the two files usage is read from.
+    /// Answers `Make` and `Fork`. Brings channel, log, and the two files usage is read from.
     Made { id: u64, cell: CellId },
     /// Answers whatever has nothing to say.
     Done { id: u64 },
@@ -122,6 +125,7 @@ impl Request {
             Ask::End { .. } => 6,
             Ask::Unpack { .. } => 7,
             Ask::Discard { .. } => 8,
+            Ask::Fork { .. } => 9,
         };
         out.u8(kind).u64(self.id);
         match &self.ask {
@@ -131,6 +135,7 @@ impl Request {
                     CellKind::Python(interpreter) => (2, interpreter.0),
                     CellKind::Wasm => (3, 0),
                     CellKind::LeanPython(interpreter) => (4, interpreter.0),
+                    CellKind::Template(interpreter) => (5, interpreter.0),
                 };
                 out.u8(kind).rest(&interpreter.to_le_bytes());
                 out.u8(match net {
@@ -149,7 +154,7 @@ impl Request {
             Ask::SetCpu { cell, cpu_millis } => {
                 out.u64(cell.0).u32(*cpu_millis);
             }
-            Ask::Socket { cell } | Ask::End { cell } => {
+            Ask::Socket { cell } | Ask::End { cell } | Ask::Fork { template: cell } => {
                 out.u64(cell.0);
             }
             Ask::Freeze { cell, frozen } => {
@@ -176,6 +181,7 @@ impl Request {
                     (2, interpreter) => CellKind::Python(InterpreterId(interpreter)),
                     (3, 0) => CellKind::Wasm,
                     (4, interpreter) => CellKind::LeanPython(InterpreterId(interpreter)),
+                    (5, interpreter) => CellKind::Template(InterpreterId(interpreter)),
                     _ => return Err(Garbage),
                 },
                 net: match from.u8()? {
@@ -207,6 +213,7 @@ impl Request {
                 prepare: Prepare::from_code(from.u8()?).ok_or(Garbage)?,
             },
             8 => Ask::Discard { package: from.digest()? },
+            9 => Ask::Fork { template: CellId(from.u64()?) },
             _ => return Err(Garbage),
         };
         from.end()?;
@@ -410,7 +417,9 @@ mod tests {
             Ask::Make { kind: CellKind::Python(InterpreterId(0)), net: Net::Loopback },
             Ask::Make { kind: CellKind::Python(InterpreterId(u16::MAX)), net: Net::Loopback },
             Ask::Make { kind: CellKind::LeanPython(InterpreterId(1)), net: Net::Internet },
+            Ask::Make { kind: CellKind::Template(InterpreterId(1)), net: Net::Internet },
             Ask::Make { kind: CellKind::Wasm, net: Net::Loopback },
+            Ask::Fork { template: CellId(11) },
             Ask::Bind { cell, bind: Bind { code: None, layers: Vec::new(), ..bind } },
             Ask::Bind { cell, bind },
             Ask::SetCpu { cell, cpu_millis: 1 },

@@ -27,6 +27,8 @@ const OUT: &str = "/w/out";
 pub(crate) struct Boot {
     /// The Python it becomes the zygote of, and what that imports, if it becomes one.
     pub(crate) zygote: Option<(String, zygote::Imports)>,
+    /// Whether it forks templates.
+    pub(crate) forker: bool,
     pub(crate) mount_point: PathBuf,
     pub(crate) assets: PathBuf,
     pub(crate) read_only: Vec<PathBuf>,
@@ -98,11 +100,14 @@ pub fn run(trades: Trades) -> Result<ExitCode, SpawnerError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let host_proc = rustix::fs::open(c"/proc", flags, Mode::empty())
         .map_err(|error| SpawnerError::Io { what: "open /proc", source: error.into() })?;
-    let Boot { zygote, mount_point, assets, read_only, links } = boot;
+    let Boot { zygote, forker, mount_point, assets, read_only, links } = boot;
     walls::prepare_root(&walls::RootSpec { mount_point, assets, read_only, links })?;
     if let Some((python, imports)) = zygote {
         let source = zygote::become_python(&python, socket, host_proc, imports);
         return Err(SpawnerError::Python { program: python, source });
+    }
+    if forker {
+        walls::forker::serve(socket, host_proc)
     }
     match walls::serve(socket, host_proc).kind {
         walls::CellKind::Launcher => walls::launcher::run(),
@@ -112,7 +117,7 @@ pub fn run(trades: Trades) -> Result<ExitCode, SpawnerError> {
             channel.map(trades.wasm).map_err(|source| SpawnerError::Io { what: "take the channel", source })
         }
         // A spawner is no Python. The supervisor never asks it for one.
-        walls::CellKind::Python => Ok(ExitCode::FAILURE),
+        walls::CellKind::Python | walls::CellKind::Template => Ok(ExitCode::FAILURE),
     }
 }
 

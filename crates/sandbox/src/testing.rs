@@ -35,6 +35,7 @@ pub struct Inside {
 #[expect(missing_docs, reason = "each variant is the method of its name")]
 pub enum Deed {
     Make(CellId, CellKind, Net),
+    Fork(CellId, CellId),
     Bind(CellId, Bind),
     SetCpu(CellId, u32),
     Socket(CellId),
@@ -134,6 +135,17 @@ impl Sandboxes for Fake {
         // A test that looks at no insides has dropped the receiver.
         let _ = self.made.send(Inside { id, kind, net, channel: guest, log: writer });
         Ok(Cell { id, channel: channel.into(), log: log.into(), usage: Usage::none(), ended })
+    }
+
+    async fn fork(&self, template: CellId) -> Result<Cell, MakeError> {
+        if !self.state().alive.contains_key(&template) {
+            return Err(MakeError::NoTemplate(template));
+        }
+        let cell = self.make(CellKind::Launcher, Net::Loopback).await?;
+        let mut state = self.state();
+        state.deeds.pop();
+        state.deeds.push(Deed::Fork(template, cell.id));
+        Ok(cell)
     }
 
     async fn bind(&self, cell: CellId, bind: &Bind) -> Result<(), BindError> {

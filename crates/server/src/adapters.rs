@@ -126,6 +126,8 @@ impl dunlin_gateway::Status for Status {
         self.metrics.set_instances(InstanceState::Idle, pool.idle);
         self.metrics.set_instances(InstanceState::Busy, pool.busy);
         self.metrics.set_instances(InstanceState::Unbound, pool.waiting_cells);
+        self.metrics.set_instances(InstanceState::Template, pool.templates);
+        self.metrics.set_templates_gone([pool.templates_refused, pool.templates_lost]);
         self.metrics.set_queue_length(pool.waiting_calls);
         let refusals = pool.refusals;
         let refusals = [refusals.disabled, refusals.crowded, refusals.hopeless, refusals.waited, refusals.provisioned];

@@ -27,6 +27,9 @@ pub const FUNCTIONS_MAX: usize = 10_000;
 /// would have waited too long, it did, it may have only the instances that are kept ready.
 pub const REFUSALS: [&str; 5] = ["disabled", "crowded", "hopeless", "waited", "provisioned"];
 
+/// Why a version does without the template it asked for: its code could not be forked, or the template died or did not fork.
+pub const TEMPLATES_GONE: [&str; 2] = ["refused", "lost"];
+
 /// What an instance is doing, for the gauge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum InstanceState {
@@ -40,6 +43,8 @@ pub enum InstanceState {
     Draining,
     /// A cell that has no function yet.
     Unbound,
+    /// Serves nobody: instances are forked from it.
+    Template,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -97,6 +102,7 @@ struct Inner {
     instances: Family<StateLabels, Gauge>,
     queue_length: Gauge,
     refusals: [Totals; REFUSALS.len()],
+    templates_gone: [Totals; TEMPLATES_GONE.len()],
     store_commits: Totals,
     store_writes: Totals,
     ledger_backlog: Gauge,
@@ -141,6 +147,7 @@ impl Metrics {
             instances: Family::default(),
             queue_length: Gauge::default(),
             refusals: std::array::from_fn(|_| Totals::default()),
+            templates_gone: std::array::from_fn(|_| Totals::default()),
             store_commits: Totals::default(),
             store_writes: Totals::default(),
             ledger_backlog: Gauge::default(),
@@ -150,7 +157,16 @@ impl Metrics {
         for (reason, totals) in REFUSALS.into_iter().zip(&mut inner.refusals) {
             totals.counter = refusals.get_or_create(&ReasonLabels { reason: Label(reason) }).clone();
         }
+        let templates = Family::<ReasonLabels, Counter>::default();
+        for (reason, totals) in TEMPLATES_GONE.into_iter().zip(&mut inner.templates_gone) {
+            totals.counter = templates.get_or_create(&ReasonLabels { reason: Label(reason) }).clone();
+        }
         let registry = &mut inner.registry;
+        registry.register(
+            "templates_gone",
+            "Versions whose instances are not forked though they asked for it, by reason",
+            templates,
+        );
         registry.register("refusals", "Calls turned away for want of an instance, by reason", refusals);
         registry.register("calls", "Calls that ended, by outcome and origin", inner.calls.clone());
         registry.register("function_calls", "Calls that ended, by function", inner.function_calls.clone());
@@ -205,6 +221,7 @@ impl Metrics {
             InstanceState::Busy => "busy",
             InstanceState::Draining => "draining",
             InstanceState::Unbound => "unbound",
+            InstanceState::Template => "template",
         };
         self.inner.instances.get_or_create(&StateLabels { state: Label(name) }).set(gauge(count));
     }
@@ -217,6 +234,13 @@ impl Metrics {
     /// Says how many calls were turned away since the start, in the order of [`REFUSALS`].
     pub fn set_refusals(&self, counts: [u64; REFUSALS.len()]) {
         for (totals, count) in self.inner.refusals.iter().zip(counts) {
+            totals.catch_up(count);
+        }
+    }
+
+    /// Says how many versions do without the template they asked for, in the order of [`TEMPLATES_GONE`].
+    pub fn set_templates_gone(&self, counts: [u64; TEMPLATES_GONE.len()]) {
+        for (totals, count) in self.inner.templates_gone.iter().zip(counts) {
             totals.catch_up(count);
         }
     }

@@ -61,7 +61,7 @@ pub(crate) fn walls(spawner: &Spawner, request: &MakeRequest, descriptors: &Desc
     let null = devices(request, descriptors).map_err(at(Step::Descriptors))?;
 
     if keeps(Wall::UserNamespace) && keeps(Wall::NamespaceLimit) {
-        enter(spawner.limit.as_fd(), LinkNameSpaceType::User).map_err(at(Step::NamespaceLimit))?;
+        enter(spawner.bounds(request.kind).0.as_fd(), LinkNameSpaceType::User).map_err(at(Step::NamespaceLimit))?;
     }
     // A new user namespace brings a full bounding set: it is emptied after that. Without one, the right to empty it
     // goes with the uid.
@@ -90,7 +90,7 @@ pub(crate) fn walls(spawner: &Spawner, request: &MakeRequest, descriptors: &Desc
         landlock::enforce().map_err(at(Step::Landlock))?;
     }
     if keeps(Wall::NoNewPrivs) && keeps(Wall::Seccomp) {
-        sys::install_filter(&spawner.filter).map_err(at(Step::Seccomp))?;
+        sys::install_filter(spawner.bounds(request.kind).1).map_err(at(Step::Seccomp))?;
     }
     Ok(())
 }
@@ -128,12 +128,12 @@ fn join_cgroups(request: &MakeRequest, descriptors: &Descriptors) -> io::Result<
     Ok(())
 }
 
-fn enter(namespace: BorrowedFd<'_>, kind: LinkNameSpaceType) -> io::Result<()> {
+pub(crate) fn enter(namespace: BorrowedFd<'_>, kind: LinkNameSpaceType) -> io::Result<()> {
     Ok(rustix::thread::move_into_link_name_space(namespace, Some(kind))?)
 }
 
 /// The guest's own processes, and nothing of the machine unless `full`. Others' processes are in other namespaces.
-fn mount_proc(private: bool, full: bool) -> io::Result<()> {
+pub(crate) fn mount_proc(private: bool, full: bool) -> io::Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let options = match (private, full) {
         (true, false) => Some(c"subset=pid,hidepid=2"),
@@ -145,11 +145,16 @@ fn mount_proc(private: bool, full: bool) -> io::Result<()> {
 
 /// `/tmp` and `/dev/shm`, which are links to these.
 fn mount_tmp(request: &MakeRequest, sized: bool) -> io::Result<()> {
-    const SHM_BYTES_MIN: u64 = 16 << 20;
     let owner = if request.without.keeps(Wall::HostUid) { request.host_uid } else { 0 };
+    mount_tmp_of(owner, request.tmp_bytes, sized)
+}
+
+/// The same, for a cell that is built from outside.
+pub(crate) fn mount_tmp_of(owner: u32, tmp_bytes: u64, sized: bool) -> io::Result<()> {
+    const SHM_BYTES_MIN: u64 = 16 << 20;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    let shm_bytes = (request.tmp_bytes / 4).max(SHM_BYTES_MIN);
-    for (path, bytes, flags) in [("/w/tmp", request.tmp_bytes, flags), ("/w/shm", shm_bytes, flags | MountFlags::NOEXEC)] {
+    let shm_bytes = (tmp_bytes / 4).max(SHM_BYTES_MIN);
+    for (path, bytes, flags) in [("/w/tmp", tmp_bytes, flags), ("/w/shm", shm_bytes, flags | MountFlags::NOEXEC)] {
         let mut options = format!("mode=1777,uid={owner},gid={owner}");
         if sized {
             // An inode costs about a kilobyte that no size limit sees.

@@ -26,6 +26,7 @@
 //! (crate `sandbox`) and arrive as descriptors.
 
 mod build;
+pub mod forker;
 mod landlock;
 pub mod launcher;
 pub mod limit;
@@ -36,8 +37,10 @@ pub mod seccomp;
 pub mod serve;
 mod step;
 mod sys;
+mod template;
 mod wall;
 
+pub use forker::ForkRequest;
 pub use limit::limit_namespace;
 pub use probe::probe;
 pub use protocol::{CellKind, MakeReply, MakeRequest, Step, Wall, Without};

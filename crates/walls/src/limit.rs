@@ -16,6 +16,11 @@ use crate::sys;
 ///
 /// The namespace is born by a helper process that lives for the length of this call. Needs root.
 pub fn limit_namespace(host_proc: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    limit_namespace_of(host_proc, 1)
+}
+
+/// The same, allowing each uid `most` namespaces.
+pub(crate) fn limit_namespace_of(host_proc: BorrowedFd<'_>, most: u32) -> io::Result<OwnedFd> {
     let (ours, theirs) = rustix::net::socketpair(
         rustix::net::AddressFamily::UNIX,
         rustix::net::SocketType::SEQPACKET,
@@ -24,7 +29,7 @@ pub fn limit_namespace(host_proc: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     )?;
     let Some(helper) = sys::fork()? else {
         drop(ours);
-        let status = match help(host_proc, theirs.as_fd()) {
+        let status = match help(host_proc, theirs.as_fd(), most) {
             Ok(()) => 0,
             Err(error) => errno(&error),
         };
@@ -43,11 +48,11 @@ pub fn limit_namespace(host_proc: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 }
 
 /// In the helper: make the namespace, wait for its map, set its limit, wait until it has been opened.
-fn help(host_proc: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<()> {
+fn help(host_proc: BorrowedFd<'_>, socket: BorrowedFd<'_>, most: u32) -> io::Result<()> {
     sys::unshare(libc::CLONE_NEWUSER)?;
     say(socket)?;
     hear(socket)?;
-    write_at(host_proc, "sys/user/max_user_namespaces", "1")?;
+    write_at(host_proc, "sys/user/max_user_namespaces", &most.to_string())?;
     say(socket)?;
     hear(socket)
 }

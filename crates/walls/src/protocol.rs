@@ -33,6 +33,9 @@ pub enum CellKind {
     Launcher,
     /// Continues as the Python bootstrap it was forked from.
     Python,
+    /// The same, to be forked itself once it has loaded a function ([`crate::forker`]). Its descriptor 4 is where it is
+    /// told to.
+    Template,
     /// Unpacks one code package and exits. Its descriptor 4 is the package.
     Unpacker,
     /// Hosts WebAssembly programs.
@@ -46,11 +49,14 @@ impl CellKind {
             CellKind::Python => 2,
             CellKind::Unpacker => 3,
             CellKind::Wasm => 4,
+            CellKind::Template => 5,
         }
     }
 
     fn from_code(code: u32) -> Option<CellKind> {
-        [CellKind::Launcher, CellKind::Python, CellKind::Unpacker, CellKind::Wasm].into_iter().find(|kind| kind.code() == code)
+        [CellKind::Launcher, CellKind::Python, CellKind::Unpacker, CellKind::Wasm, CellKind::Template]
+            .into_iter()
+            .find(|kind| kind.code() == code)
     }
 }
 
@@ -60,7 +66,7 @@ impl CellKind {
 /// 1. the channel, which becomes descriptor 3 of the child,
 /// 2. the write end of the log pipe, which becomes 1 and 2,
 /// 3. the net namespace,
-/// 4. if `has_extra`: a descriptor that becomes 4 (the unpacker's package),
+/// 4. if `has_extra`: a descriptor that becomes 4 (the unpacker's package, a template's control socket),
 /// 5. `cgroups` writable `tasks` (version 1) or `cgroup.procs` files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -244,11 +250,11 @@ impl Descriptors {
     }
 }
 
-fn word(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(crate) fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
@@ -259,7 +265,7 @@ fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::
     if sent == bytes.len() { Ok(()) } else { Err(io::Error::from(io::ErrorKind::WriteZero)) }
 }
 
-fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<(usize, Descriptors)> {
+pub(crate) fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<(usize, Descriptors)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let message = rustix::io::retry_on_intr(|| {
@@ -287,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_request_survives_its_bytes() {
-        for kind in [CellKind::Launcher, CellKind::Python, CellKind::Unpacker, CellKind::Wasm] {
+        for kind in [CellKind::Launcher, CellKind::Python, CellKind::Unpacker, CellKind::Wasm, CellKind::Template] {
             let request = MakeRequest {
                 kind,
                 host_uid: 2_000_000_123,

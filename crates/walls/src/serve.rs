@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::build;
-use crate::limit::limit_namespace;
+use crate::limit::{limit_namespace, limit_namespace_of};
 use crate::protocol::{CellKind, Descriptors, MakeReply, MakeRequest, Step, Wall, Without};
 use crate::seccomp;
 use crate::sys::{self, AtFork, Cloned};
@@ -33,7 +33,7 @@ pub fn serve(socket: OwnedFd, host_proc: OwnedFd) -> Child {
 
 /// [`serve`] in a process whose language runtime wants to know about forks.
 pub(crate) fn serve_with(socket: OwnedFd, host_proc: OwnedFd, at_fork: AtFork) -> Child {
-    let spawner = match Spawner::new(host_proc) {
+    let mut spawner = match Spawner::new(host_proc) {
         Ok(spawner) => spawner,
         Err(error) => refuse_all(&socket, &error),
     };
@@ -47,6 +47,12 @@ pub(crate) fn serve_with(socket: OwnedFd, host_proc: OwnedFd, at_fork: AtFork) -
             }
             Err(_) => sys::exit_now(1),
         };
+        if request.kind == CellKind::Template
+            && let Err(error) = spawner.prepare_template()
+        {
+            answer(&socket, Err((Step::NamespaceLimit, error)));
+            continue;
+        }
         at_fork.before();
         match sys::clone_child(clone_flags(request.without)) {
             Ok(Cloned::Child) => {
@@ -80,12 +86,40 @@ pub(crate) struct Spawner {
     pub(crate) host_proc: OwnedFd,
     pub(crate) limit: OwnedFd,
     pub(crate) filter: Vec<libc::sock_filter>,
+    /// Made when the first template is asked for.
+    pub(crate) template: Option<TemplateWalls>,
 }
+
+/// What is different about a template's walls.
+pub(crate) struct TemplateWalls {
+    /// A namespace limit of its own, because each of its children has a user namespace below it.
+    pub(crate) limit: OwnedFd,
+    pub(crate) filter: Vec<libc::sock_filter>,
+}
+
+/// Children of one template at a time.
+const FORKS_MAX: u32 = 512;
 
 impl Spawner {
     fn new(host_proc: OwnedFd) -> io::Result<Spawner> {
         let limit = limit_namespace(host_proc.as_fd())?;
-        Ok(Spawner { limit, host_proc, filter: seccomp::program() })
+        Ok(Spawner { limit, host_proc, filter: seccomp::program(), template: None })
+    }
+
+    fn prepare_template(&mut self) -> io::Result<()> {
+        if self.template.is_none() {
+            let limit = limit_namespace_of(self.host_proc.as_fd(), 1 + FORKS_MAX)?;
+            self.template = Some(TemplateWalls { limit, filter: seccomp::template_program() });
+        }
+        Ok(())
+    }
+
+    /// Where a child of this kind enters, and its filter.
+    pub(crate) fn bounds(&self, kind: CellKind) -> (&OwnedFd, &[libc::sock_filter]) {
+        match &self.template {
+            Some(walls) if kind == CellKind::Template => (&walls.limit, &walls.filter),
+            _ => (&self.limit, &self.filter),
+        }
     }
 }
 
@@ -102,7 +136,7 @@ fn become_child(spawner: Spawner, request: &MakeRequest, descriptors: Descriptor
         std::mem::forget(descriptors);
     }
     // These were closed by number, all at once; closing them again could hit a successor.
-    std::mem::forget((spawner.host_proc, spawner.limit, socket));
+    std::mem::forget((spawner.host_proc, spawner.limit, spawner.template, socket));
     Child { kind }
 }
 

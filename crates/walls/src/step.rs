@@ -44,10 +44,12 @@ pub enum Step {
     Landlock = 18,
     /// Installing the filter.
     Seccomp = 19,
+    /// Having a template clone itself.
+    Trace = 20,
 }
 
 impl Step {
-    pub(crate) const ALL: [Step; 20] = [
+    pub(crate) const ALL: [Step; 21] = [
         Step::None,
         Step::Request,
         Step::Clone,
@@ -68,6 +70,7 @@ impl Step {
         Step::Descriptors,
         Step::Landlock,
         Step::Seccomp,
+        Step::Trace,
     ];
 
     /// The step in words, for messages.
@@ -94,6 +97,7 @@ impl Step {
             Step::Descriptors => "arrange the descriptors",
             Step::Landlock => "enforce landlock",
             Step::Seccomp => "install the system call filter",
+            Step::Trace => "have the template clone itself",
         }
     }
 }

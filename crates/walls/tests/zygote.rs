@@ -37,7 +37,7 @@ def draws():
     crypto.RAND_priv_bytes(private, 16)
     yield private.raw.hex()
 
-def main():
+def main(_template):
     seen = [str(draw) for draw in draws()]
     import _thread
     lock = _thread.RLock()

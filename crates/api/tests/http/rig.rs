@@ -45,6 +45,9 @@ impl Sandboxes for Unpacker {
     async fn make(&self, _: CellKind, _: Net) -> Result<Cell, MakeError> {
         Err(MakeError::Full)
     }
+    async fn fork(&self, template: CellId) -> Result<Cell, MakeError> {
+        Err(MakeError::NoTemplate(template))
+    }
     async fn bind(&self, cell: CellId, _: &Bind) -> Result<(), BindError> {
         Err(BindError::NoSuchCell(cell))
     }

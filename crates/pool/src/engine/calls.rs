@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::recent::{Peak, Usual};
 use super::state::{Account, Cell, Engine, Function, FunctionNo, State, Timer, Version, VersionNo, Waiter};
+use super::template::Templating;
 use super::{Action, CellNo, Demand, WaiterId, Why};
 use crate::throttle::Throttled;
 
@@ -43,7 +44,7 @@ impl Engine {
             return self.forget_version_if_over(version, now);
         }
         self.want(version, now);
-        self.expect_class(demand.class, now);
+        self.expect_class(self.versions[&version].class, now);
         self.pump(now);
         self.shed(waiter, now);
     }
@@ -57,7 +58,7 @@ impl Engine {
         for sibling in siblings {
             let other = &self.versions[&sibling].demand.key;
             if other.version == key.version && other.revision < key.revision {
-                self.make_stale(sibling);
+                self.make_stale(sibling, now);
             } else if other.version == key.version && other.revision > key.revision {
                 stale = true;
             }
@@ -67,6 +68,8 @@ impl Engine {
         let version = Version {
             function,
             demand: Arc::clone(demand),
+            class: demand.class,
+            template: Templating::Not,
             disabled: entry.limit == Some(0),
             stale,
             keep: self.keeps.get(key).map(|(_, keep)| *keep).unwrap_or_default(),

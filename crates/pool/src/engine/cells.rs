@@ -5,7 +5,9 @@ use std::mem;
 use tokio::time::Instant;
 
 use super::state::{Cell, Engine, State, Timer, VersionNo};
+use super::template::Templating;
 use super::{Action, CellNo, FAILURES_TOLD_TO_ALL, MakeFault, PLATFORM_ATTEMPTS, StartFault, WaiterId, Why, start_pause};
+use crate::class::Program;
 
 /// How long the failures of a version are remembered after the last one.
 const FAILURE_MEMORY: std::time::Duration = std::time::Duration::from_secs(60);
@@ -18,6 +20,9 @@ impl Engine {
         }
         let class = cell.class;
         self.making -= 1;
+        if matches!(class.program, Program::Fork(_)) && (result.is_err() || !self.stocks.contains_key(&class)) {
+            return self.forked_in_vain(number, result.is_ok(), now);
+        }
         match result {
             Ok(()) => {
                 cell.state = State::Waiting;
@@ -41,7 +46,10 @@ impl Engine {
 
     pub(super) fn started(&mut self, number: CellNo, result: Result<(), StartFault>, now: Instant) {
         let Some(cell) = self.cells.get_mut(&number) else { return };
-        let State::Starting { version, nominal, since } = cell.state else { return };
+        let (class, State::Starting { version, nominal, since }) = (cell.class, cell.state) else { return };
+        // What ends with its template has not failed by itself, and serves nobody if it has not failed.
+        let lost = matches!(class.program, Program::Fork(template) if !self.is_template(CellNo(template)));
+        let result = if lost { Err(StartFault::Platform) } else { result };
         self.starting -= 1;
         self.start_over(version);
         let cell = self.cells.get_mut(&number).expect("it was there a line ago");
@@ -53,6 +61,7 @@ impl Engine {
             entry.failures = 0;
             entry.free.push_back(number);
             let first = nominal.filter(|nominal| entry.waiters.contains(nominal)).or(entry.waiters.first().copied());
+            self.want_template(version, now);
             self.rest(number, now);
             if let Some(waiter) = first {
                 self.forget_waiter(waiter);
@@ -126,16 +135,43 @@ impl Engine {
             // Whoever makes, starts or ends it reports.
             State::Making | State::Starting { .. } | State::Ending { .. } => return,
             State::Waiting => self.end_waiting(number),
-            State::Live { version, in_flight, ends, .. } => {
-                let (version, busy, ended_before) = (*version, *in_flight > 0, *ends);
-                *ends = true;
-                if !ended_before {
-                    self.leaves(version, number);
-                }
-                if !busy {
-                    self.stop(number, false);
-                }
+            State::Template { .. } => self.lose_template(number, now),
+            State::Live { .. } => self.end_live(number),
+        }
+        self.pump(now);
+    }
+
+    /// An instance is dead: it gets no further call, and ends when those it has are over.
+    pub(super) fn end_live(&mut self, number: CellNo) {
+        let Some(Cell { state: State::Live { version, in_flight, ends, .. }, .. }) = self.cells.get_mut(&number) else { return };
+        let (version, busy, ended_before) = (*version, *in_flight > 0, *ends);
+        *ends = true;
+        if !ended_before {
+            self.leaves(version, number);
+        }
+        if !busy {
+            self.stop(number, false);
+        }
+    }
+
+    /// A fork failed, or its template is to end.
+    fn forked_in_vain(&mut self, number: CellNo, made: bool, now: Instant) {
+        let Some(cell) = self.cells.get_mut(&number) else { return };
+        let (class, weight) = (cell.class, cell.weight);
+        if made {
+            cell.state = State::Ending { version: None };
+            self.ending_memory += weight;
+            self.out.push(Action::Stop { cell: number, graceful: false });
+        } else {
+            self.cells.remove(&number);
+            self.memory -= weight;
+            if let Some(stock) = self.stocks.get_mut(&class) {
+                stock.making -= 1;
             }
+            if let Program::Fork(template) = class.program {
+                self.lose_template(CellNo(template), now);
+            }
+            self.fork_is_gone(class);
         }
         self.pump(now);
     }
@@ -147,8 +183,13 @@ impl Engine {
         let cell = self.cells.remove(&number).expect("it was there a line ago");
         self.memory -= cell.weight;
         self.ending_memory -= cell.weight;
+        self.fork_is_gone(cell.class);
         if let State::Ending { version: Some(version) } = cell.state {
-            self.version(version).cells -= 1;
+            let entry = self.version(version);
+            entry.cells -= 1;
+            if entry.held == 0 && entry.waiters.is_empty() {
+                self.retire_template(version, Templating::Not, now);
+            }
             self.forget_version_if_over(version, now);
         }
         self.pump(now);
@@ -160,7 +201,7 @@ impl Engine {
         let (version, left, leaving) = match cell.state {
             State::Starting { version, .. } => (version, 0, false),
             State::Live { version, in_flight, ends, .. } => (version, in_flight as usize, ends),
-            State::Making | State::Waiting | State::Ending { .. } => return,
+            State::Making | State::Waiting | State::Template { .. } | State::Ending { .. } => return,
         };
         self.rouse(number);
         let entry = self.version(version);

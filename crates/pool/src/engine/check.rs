@@ -4,7 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use tokio::time::Instant;
 
+use super::CellNo;
 use super::state::{Engine, Frost, State, Timer};
+use super::template::Templating;
+use crate::class::Program;
 use crate::throttle::Limit;
 
 impl Engine {
@@ -16,7 +19,7 @@ impl Engine {
         let mut starting_of: HashMap<_, usize> = HashMap::new();
         let mut idle_of: HashMap<_, usize> = HashMap::new();
         let mut calls_of: HashMap<_, (usize, usize)> = HashMap::new();
-        let (mut memory, mut ending, mut making, mut starting, mut idle) = (0, 0, 0, 0, 0);
+        let (mut memory, mut ending, mut making, mut starting, mut idle, mut templates) = (0, 0, 0, 0, 0, 0);
 
         for (number, cell) in &self.cells {
             memory += cell.weight;
@@ -60,12 +63,33 @@ impl Engine {
                         assert!(!ends && !entry.stale && !self.draining, "what may not idle, ends");
                     }
                 }
+                State::Template { version, ready, ends } => {
+                    templates += 1;
+                    let entry = &self.versions[&version];
+                    *cells_of.entry(version).or_default() += 1;
+                    let expected = if !ready { Templating::Coming } else { Templating::Ready(*number) };
+                    assert_eq!(entry.template == expected, !ends, "a version knows its template until that is to end");
+                    let forked = self.cells.values().any(|cell| cell.class.program == Program::Fork(number.0));
+                    assert!(!ends || forked, "a template that nothing depends on ends");
+                    assert!(!(ready && entry.stale) || ends, "a superseded version has no template");
+                }
                 State::Ending { version } => {
                     ending += cell.weight;
                     if let Some(version) = version {
                         *cells_of.entry(version).or_default() += 1;
                     }
                 }
+            }
+        }
+        for (number, version) in &self.versions {
+            let own = matches!(version.template, Templating::Ready(cell) if version.class.program == Program::Fork(cell.0));
+            assert!(own || version.class == version.demand.class, "{number:?} is made from what it has: {version:?}");
+        }
+        for cell in self.cells.values() {
+            if let (Program::Fork(template), Some(version)) = (cell.class.program, cell.state.version()) {
+                // One that died may be gone before what it took along.
+                let of = self.cells.get(&CellNo(template)).map(|cell| cell.state.version());
+                assert!(of.is_none_or(|of| of == Some(version)), "what is forked serves its template's version");
             }
         }
         let mut orders = 0;
@@ -141,6 +165,7 @@ impl Engine {
         assert!(places.is_empty() && waiting.is_empty());
         assert_eq!((self.memory, self.ending_memory), (memory, ending));
         assert_eq!((self.making, self.starting, self.orders, self.idle.len()), (making, starting, orders, idle));
+        assert_eq!(self.stats().templates, templates);
         assert!(making <= self.bounds.making && starting + orders <= self.bounds.starting);
     }
 
@@ -148,7 +173,7 @@ impl Engine {
     /// to report and no call is in flight.
     pub(super) fn check_nobody_is_forgotten(&self, now: Instant) {
         for (number, version) in self.versions.iter().filter(|(_, version)| !version.waiters.is_empty() || version.lacks()) {
-            let stock = &self.stocks[&version.demand.class];
+            let stock = &self.stocks[&version.class];
             let account = self.accounts.get(version.demand.key.function.account());
             let reserved = account.is_some_and(|account| account.reserved > 0);
             let kept_for_others = reserved && matches!(self.limit_of(version.function), Some(Limit::Account(_)));
@@ -158,8 +183,11 @@ impl Engine {
             let limited = hopes && self.any_limit_of(*number).is_some();
             assert!(
                 version.retry_at > now || stock.retry_at > now || kept_for_others || kept_by_others || limited,
-                "{:?} waits for nothing: {version:?} {stock:?}",
-                version.waiters
+                "{:?} waits for nothing: {version:?} {stock:?}; {} bytes of {} are taken by {:?}",
+                version.waiters,
+                self.memory,
+                self.bounds.memory_bytes,
+                self.cells
             );
             assert!(self.next_tick().is_some() || limited);
         }

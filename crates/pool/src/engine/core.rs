@@ -6,6 +6,7 @@ use dunlin_model::FunctionKey;
 use tokio::time::Instant;
 
 use super::state::{Engine, State, Timer, VersionNo};
+use super::template::Templating;
 use super::{Action, Event};
 
 impl Engine {
@@ -17,15 +18,16 @@ impl Engine {
             Event::Released { cell, memory_bytes, took, discard } => self.released(cell, memory_bytes, took, discard, now),
             Event::Made { cell, result } => self.made(cell, result, now),
             Event::Started { cell, result } => self.started(cell, result, now),
+            Event::Templated { cell, made } => self.templated(cell, made, now),
             Event::Died { cell } => self.died(cell, now),
             Event::Stopped { cell } => self.stopped(cell, now),
             Event::Expect { class } => self.expect_class(class, now),
-            Event::Retire { function, version } => self.retire(&function, version.as_deref()),
+            Event::Retire { function, version } => self.retire(&function, version.as_deref(), now),
             Event::Abort { function } => self.abort(&function, now),
             Event::Limit { function, instances } => self.set_limit(&function, instances, now),
             Event::Keep { demand, keep } => self.set_keep(&demand, keep, now),
             Event::Pressure { bytes } => self.relieve(bytes, now),
-            Event::Drain => self.drain(),
+            Event::Drain => self.drain(now),
             Event::Tick => self.tick(now),
         }
         // What makes room for a start may itself be missed; each round ends at least one idle instance.
@@ -66,7 +68,7 @@ impl Engine {
         self.pump(now);
     }
 
-    pub(super) fn retire(&mut self, function: &FunctionKey, only: Option<&str>) {
+    pub(super) fn retire(&mut self, function: &FunctionKey, only: Option<&str>, now: Instant) {
         for version in self.function_index.get(function).map(|number| self.functions[number].versions.clone()).unwrap_or_default()
         {
             if only.is_some_and(|only| *self.versions[&version].demand.key.version != *only) {
@@ -77,18 +79,19 @@ impl Engine {
                 // Whoever keeps it has taken the change in already, and means this very version.
                 continue;
             }
-            self.make_stale(version);
+            self.make_stale(version, now);
             let key = &self.versions[&version].demand.key;
             if self.index.get(key) == Some(&version) {
                 let key = key.clone();
                 self.index.remove(&key);
             }
         }
+        self.pump(now);
     }
 
     pub(super) fn abort(&mut self, function: &FunctionKey, now: Instant) {
         let Some(number) = self.function_index.get(function).copied() else { return };
-        self.retire(function, None);
+        self.retire(function, None, now);
         let is_of = |state: State| matches!(state, State::Live { version, .. } if self.versions[&version].function == number);
         let live: Vec<_> = self.cells.iter().filter(|(_, cell)| is_of(cell.state)).map(|(cell, _)| *cell).collect();
         for cell in live {
@@ -97,7 +100,7 @@ impl Engine {
         self.pump(now);
     }
 
-    pub(super) fn make_stale(&mut self, version: VersionNo) {
+    pub(super) fn make_stale(&mut self, version: VersionNo, now: Instant) {
         let entry = self.version(version);
         entry.stale = true;
         let free = entry.free.clone();
@@ -107,9 +110,10 @@ impl Engine {
                 self.stop(cell, true);
             }
         }
+        self.retire_template(version, Templating::Never, now);
     }
 
-    pub(super) fn drain(&mut self) {
+    pub(super) fn drain(&mut self, now: Instant) {
         self.draining = true;
         self.keep_nothing();
         let waiting: Vec<_> = self.stocks.values().flat_map(|stock| stock.waiting.iter().copied()).collect();
@@ -119,5 +123,9 @@ impl Engine {
         for cell in self.idle.clone() {
             self.stop(cell, true);
         }
+        for version in self.versions.keys().copied().collect::<Vec<_>>() {
+            self.retire_template(version, Templating::Never, now);
+        }
+        self.pump(now);
     }
 }

@@ -54,7 +54,7 @@ impl Engine {
     }
 
     fn change_keep(&mut self, number: VersionNo, keep: Keep, now: Instant) {
-        let class = self.versions[&number].demand.class;
+        let class = self.versions[&number].class;
         self.expect_class(class, now);
         let version = self.version(number);
         let before = mem::replace(&mut version.keep, keep);

@@ -34,6 +34,7 @@ mod recent;
 mod room;
 mod state;
 mod stock;
+mod template;
 #[cfg(test)]
 mod tests;
 
@@ -69,6 +70,8 @@ pub struct Demand {
     pub idle: Option<Duration>,
     /// The instance's memory limit.
     pub memory_bytes: u64,
+    /// Whether instances are to be forked from one that has loaded the code, once there was one.
+    pub template: bool,
     /// Whether there may be more instances than are kept.
     pub on_demand: bool,
 }
@@ -180,6 +183,13 @@ pub enum Event {
         /// How.
         result: Result<(), StartFault>,
     },
+    /// An [`Action::Template`] is done.
+    Templated {
+        /// Which.
+        cell: CellNo,
+        /// Whether there is one.
+        made: bool,
+    },
     /// The cell's processes ended by themselves. Its walls still have to be taken down.
     Died {
         /// Which.
@@ -253,6 +263,14 @@ pub enum Action {
         demand: Arc<Demand>,
         /// The call it is started for, unless it is started to be kept.
         waiter: Option<WaiterId>,
+    },
+    /// Make a cell that has loaded the code and can be forked, report [`Event::Templated`]. Cells of the class
+    /// [`Program::Fork`](crate::class::Program::Fork) of its number are made by forking it.
+    Template {
+        /// Its number from now on.
+        cell: CellNo,
+        /// For what.
+        demand: Arc<Demand>,
     },
     /// The waiter may use the instance until it reports [`Event::Released`].
     Grant {

@@ -259,7 +259,7 @@ impl Engine {
     /// Whether the version would have a start admitted if there were a place.
     fn would_start(&self, number: VersionNo, now: Instant) -> bool {
         let version = &self.versions[&number];
-        let stock = &self.stocks[&version.demand.class];
+        let stock = &self.stocks[&version.class];
         let own = matches!(self.limit_of(version.function), Some(Limit::Function(_)));
         version.wants() && version.retry_at <= now && (stock.retry_at <= now || !stock.waiting.is_empty()) && !own
     }

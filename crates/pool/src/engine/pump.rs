@@ -4,6 +4,7 @@ use super::idle::Among;
 use super::recent::Rate;
 use super::state::{Cell, Engine, FunctionNo, State, Timer, VersionNo};
 use super::stock::Order;
+use super::template::Templating;
 use super::{Action, CellNo, MakeFault, Why, make_pause};
 use crate::class::Class;
 use crate::throttle::Limit;
@@ -46,7 +47,7 @@ impl Engine {
             return Admission::Full;
         }
         let version = &self.versions[&number];
-        let (class, weight) = (version.demand.class, version.weight);
+        let (class, weight) = (version.class, version.weight);
         let stock = &self.stocks[&class];
         if stock.retry_at > now && stock.waiting.len() + stock.making <= stock.orders.len() {
             // No place is held for a cell that cannot be made.
@@ -90,17 +91,23 @@ impl Engine {
         Admission::Placed
     }
 
-    /// Whether there is memory for one more instance. Ends idle instances when their end would help; their memory is
-    /// there when their walls are down.
+    /// Whether there is memory for one more instance. Ends idle instances, and templates without any, when their end
+    /// would help; their memory is there when their walls are down.
     fn make_room(&mut self, wanted: VersionNo, weight: u64, now: Instant) -> bool {
         let limit = self.bounds.memory_bytes;
         if self.memory + weight <= limit {
             return true;
         }
         while self.memory - self.ending_memory + weight > limit {
-            if !self.evict(wanted, Among::Node, now) {
-                let Some(cell) = self.surplus_cell() else { break };
+            if self.evict(wanted, Among::Node, now) {
+                continue;
+            }
+            if let Some(cell) = self.surplus_cell() {
                 self.end_waiting(cell);
+            } else if let Some(version) = self.unused_template() {
+                self.retire_template(version, Templating::Not, now);
+            } else {
+                break;
             }
         }
         // A function larger than everything may still run alone.
@@ -216,11 +223,19 @@ impl Engine {
 
     /// Takes back every order of the version.
     pub(super) fn drop_orders(&mut self, number: VersionNo) {
-        let class = self.versions[&number].demand.class;
-        let stock = self.stock(class);
-        let (dropped, kept) =
-            std::mem::take(&mut stock.orders).into_iter().partition::<Vec<_>, _>(|order| order.version == number);
-        stock.orders = kept.into();
+        let version = &self.versions[&number];
+        let mut classes = vec![version.demand.class];
+        if version.class != version.demand.class {
+            classes.push(version.class);
+        }
+        let mut dropped = Vec::new();
+        for class in classes {
+            let Some(stock) = self.stocks.get_mut(&class) else { continue };
+            let (own, kept) =
+                std::mem::take(&mut stock.orders).into_iter().partition::<Vec<_>, _>(|order| order.version == number);
+            stock.orders = kept.into();
+            dropped.extend(own);
+        }
         for order in dropped {
             self.orders -= 1;
             self.memory -= order.weight;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::places::{AccountTurn, VersionTurn};
 use super::recent::{Peak, Rate, Usual};
 use super::stock::Stock;
+use super::template::Templating;
 use super::{Action, Bounds, CellNo, Demand, Keep, Load, WaiterId};
 use crate::api::{InstanceState, Refusals, Stats};
 use crate::class::Class;
@@ -35,6 +36,12 @@ pub(super) enum State {
         in_flight: u32,
         ends: bool,
         idle: Option<Idle>,
+    },
+    /// From which instances of the version are forked once it is `ready`, and until it `ends`.
+    Template {
+        version: VersionNo,
+        ready: bool,
+        ends: bool,
     },
     Ending {
         version: Option<VersionNo>,
@@ -66,7 +73,7 @@ impl State {
     pub(super) fn version(&self) -> Option<VersionNo> {
         match self {
             Self::Making | Self::Waiting => None,
-            Self::Starting { version, .. } | Self::Live { version, .. } => Some(*version),
+            Self::Starting { version, .. } | Self::Live { version, .. } | Self::Template { version, .. } => Some(*version),
             Self::Ending { version } => *version,
         }
     }
@@ -96,6 +103,9 @@ pub(super) struct Waiter {
 pub(super) struct Version {
     pub(super) function: FunctionNo,
     pub(super) demand: Arc<Demand>,
+    /// What its next cells are made from: its demand's class, or its template.
+    pub(super) class: Class,
+    pub(super) template: Templating,
     /// Its function may have no instance.
     pub(super) disabled: bool,
     /// A newer revision is known, or the function was retired: instances end instead of idling.
@@ -276,6 +286,9 @@ pub struct Engine {
     /// Live cells without a call.
     pub(super) idle: BTreeSet<CellNo>,
     pub(super) refusals: Refusals,
+    /// Templates that could not be made, and those that were lost.
+    pub(super) templates_refused: u64,
+    pub(super) templates_lost: u64,
     pub(super) out: Vec<Action>,
 }
 
@@ -308,6 +321,8 @@ impl Engine {
             orders: 0,
             idle: BTreeSet::new(),
             refusals: Refusals::default(),
+            templates_refused: 0,
+            templates_lost: 0,
             out: Vec::new(),
         }
     }
@@ -328,7 +343,7 @@ impl Engine {
     #[must_use]
     pub fn state_of(&self, cell: CellNo) -> Option<InstanceState> {
         match self.cells.get(&cell)?.state {
-            State::Making | State::Waiting | State::Ending { .. } => None,
+            State::Making | State::Waiting | State::Template { .. } | State::Ending { .. } => None,
             State::Starting { .. } => Some(InstanceState::Starting),
             State::Live { ends: true, .. } => Some(InstanceState::Draining),
             State::Live { in_flight: 0, .. } => Some(InstanceState::Idle),
@@ -352,11 +367,15 @@ impl Engine {
             waiting_calls: self.waiters.len(),
             memory_bytes: self.memory,
             refusals: self.refusals,
+            templates_refused: self.templates_refused,
+            templates_lost: self.templates_lost,
             waiting_cells: self.stocks.values().map(|stock| stock.waiting.len()).sum(),
             ..Stats::default()
         };
         stats.ending = self.cells.values().filter(|cell| matches!(cell.state, State::Ending { .. })).count();
-        stats.busy = self.cells.len() - stats.making - stats.waiting_cells - stats.starting - stats.idle - stats.ending;
+        stats.templates = self.cells.values().filter(|cell| matches!(cell.state, State::Template { .. })).count();
+        stats.busy =
+            self.cells.len() - stats.templates - stats.making - stats.waiting_cells - stats.starting - stats.idle - stats.ending;
         stats
     }
 
@@ -371,7 +390,7 @@ impl Engine {
             waiting: version.waiters.len(),
             limit: if version.lacks() { self.any_limit_of(*number) } else { None },
             failing: version.failures > 0,
-            stuck: self.stocks.get(&version.demand.class).is_some_and(|stock| stock.failures > 0),
+            stuck: self.stocks.get(&version.class).is_some_and(|stock| stock.failures > 0),
         }
     }
 

@@ -173,6 +173,7 @@ impl Case {
         let now = jiff::Timestamp::UNIX_EPOCH;
         let package = CodePackage { digest: Digest::of(b""), checksum: Crc64(0), size: 0 };
         LoadSpec {
+            template: false,
             instance,
             key: VersionKey {
                 function: FunctionKey::from_stored(account, "f".parse().unwrap()),

@@ -92,21 +92,36 @@ impl Workshop {
         Ok(Made { ns: Arc::new(ns), link: None })
     }
 
+    /// The same of a namespace that is there.
+    pub(super) fn furnish(&mut self, ns: OwnedFd) -> Result<Made, NetError> {
+        in_namespace(&self.home, &ns, |_| Ok(()))?;
+        Ok(Made { ns: Arc::new(ns), link: None })
+    }
+
     /// A namespace with loopback and a link that is still closed.
     pub(super) fn linked(&mut self) -> Result<Made, NetError> {
+        self.link(None)
+    }
+
+    /// The same of a namespace that is there.
+    pub(super) fn link_into(&mut self, ns: OwnedFd) -> Result<Made, NetError> {
+        self.link(Some(ns))
+    }
+
+    fn link(&mut self, into: Option<OwnedFd>) -> Result<Made, NetError> {
         let slot = self.slots.take().ok_or_else(|| at("find a free address")(io::ErrorKind::AddrNotAvailable.into()))?;
-        let made = self.linked_at(slot);
+        let made = self.linked_at(slot, into);
         if made.is_err() {
             self.slots.give_back(slot);
         }
         made
     }
 
-    fn linked_at(&mut self, mut slot: Slot) -> Result<Made, NetError> {
+    fn linked_at(&mut self, mut slot: Slot, into: Option<OwnedFd>) -> Result<Made, NetError> {
         let gateway = self.addresses.gateway();
         let home = self.home.as_fd();
         let (addresses, slots) = (&self.addresses, &mut self.slots);
-        let (ns, (name, address)) = in_new_namespace(&self.home, |netlink| {
+        let work = |netlink: &mut Netlink| {
             // Before there is a link: what is set for all to come holds for it. A host without IPv6 has no such file.
             let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
             let mut tried = 0;
@@ -129,7 +144,14 @@ impl Workshop {
             netlink.add_neighbour(eth0, gateway, HOST_MAC).map_err(at("give a cell its neighbour"))?;
             netlink.add_default_route(eth0, gateway).map_err(at("give a cell its route"))?;
             Ok((name, address))
-        })?;
+        };
+        let (ns, (name, address)) = match into {
+            Some(ns) => {
+                let done = in_namespace(&self.home, &ns, work)?;
+                (ns, done)
+            }
+            None => in_new_namespace(&self.home, work)?,
+        };
         // In time: an address of the sixth version comes with the link's going up.
         let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
         let index = self.index(&name)?;
@@ -207,15 +229,27 @@ pub(super) fn in_new_namespace<T>(
     rustix::thread::unshare(UnshareFlags::NEWNET).map_err(|errno| at("make a net namespace")(errno.into()))?;
     let made = (|| {
         let ns = this_namespace().map_err(at("find a new net namespace"))?;
-        let mut netlink = Netlink::open().map_err(at("open a netlink socket"))?;
-        netlink.set_up(LOOPBACK).map_err(at("set loopback up"))?;
-        // There is nobody else here: a server may have any port. Kernels before 4.11 have no such file.
-        let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
-        let done = work(&mut netlink)?;
-        Ok((ns, done))
+        Ok((ns, furnished(work)?))
     })();
     enter(home).map_err(NetError::Lost)?;
     made
+}
+
+/// Sets loopback up in `ns`, runs `work` inside it and returns to `home`.
+fn in_namespace<T>(home: &OwnedFd, ns: &OwnedFd, work: impl FnOnce(&mut Netlink) -> Result<T, NetError>) -> Result<T, NetError> {
+    enter(ns).map_err(at("enter a net namespace"))?;
+    let made = furnished(work);
+    enter(home).map_err(NetError::Lost)?;
+    made
+}
+
+/// In a namespace that has nothing up yet.
+fn furnished<T>(work: impl FnOnce(&mut Netlink) -> Result<T, NetError>) -> Result<T, NetError> {
+    let mut netlink = Netlink::open().map_err(at("open a netlink socket"))?;
+    netlink.set_up(LOOPBACK).map_err(at("set loopback up"))?;
+    // There is nobody else here: a server may have any port. Kernels before 4.11 have no such file.
+    let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+    work(&mut netlink)
 }
 
 /// The index of the calling namespace's link called `name`.

@@ -157,11 +157,20 @@ impl NetPool {
 
     /// A namespace nobody has used. Waits for one to be made if none is ready.
     pub fn take(&self, net: Net) -> Result<NetNs, NetError> {
-        let kind = match (net, &self.inner.egress) {
+        Ok(NetNs { made: self.inner.pool.take(self.kind(net))?, reach: self.inner.pool.reach() })
+    }
+
+    /// Makes the namespace of a new process, in which nothing is up yet, into a cell's.
+    pub fn adopt(&self, ns: OwnedFd, net: Net) -> Result<NetNs, NetError> {
+        let made = self.inner.pool.adopt(ns, self.kind(net))?;
+        Ok(NetNs { made, reach: self.inner.pool.reach() })
+    }
+
+    fn kind(&self, net: Net) -> Kind {
+        match (net, &self.inner.egress) {
             (Net::Internet, Egress::On) => Kind::Linked,
             (Net::Internet, Egress::Off(_)) | (Net::Loopback, _) => Kind::Loopback,
-        };
-        Ok(NetNs { made: self.inner.pool.take(kind)?, reach: self.inner.pool.reach() })
+        }
     }
 
     /// What opens links, for the calling thread: nobody waits for another's.

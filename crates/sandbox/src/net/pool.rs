@@ -43,6 +43,7 @@ struct State {
     loopback: Shelf,
     linked: Shelf,
     done_with: Vec<Link>,
+    adopting: VecDeque<Adoption>,
     /// Counts failures to make a namespace, so that those who wait hear of one.
     failures: u64,
     last_failure: Option<(&'static str, Option<i32>)>,
@@ -69,6 +70,14 @@ impl State {
             .max_by_key(|(_, shelf)| (urgent(shelf), short(shelf)))
             .map(|(kind, _)| kind)
     }
+}
+
+/// A namespace that is there already, of a process that waits for what it lacks.
+#[derive(Debug)]
+struct Adoption {
+    ns: OwnedFd,
+    kind: Kind,
+    reply: SyncSender<Result<Made, NetError>>,
 }
 
 #[derive(Debug, Default)]
@@ -158,6 +167,16 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// Furnishes a namespace that is there already.
+    pub(super) fn adopt(&self, ns: OwnedFd, kind: Kind) -> Result<Made, NetError> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.shared.lock().adopting.push_back(Adoption { ns, kind, reply });
+        self.shared.work.notify_one();
+        answer.recv().map_err(|_| NetError::Gone)?
+    }
+}
+
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.lock().stopping = true;
@@ -186,6 +205,23 @@ impl Reach {
 fn fill(shared: &Shared, mut workshop: Workshop, guard: Option<Guard>) {
     let mut state = shared.lock();
     while !state.stopping {
+        if let Some(Adoption { ns, kind, reply }) = state.adopting.pop_front() {
+            drop(state);
+            let made = match kind {
+                Kind::Loopback => workshop.furnish(ns),
+                Kind::Linked => workshop.link_into(ns),
+            };
+            let lost = matches!(made, Err(NetError::Lost(_)));
+            // Whoever asked waits.
+            let _ = reply.send(made);
+            state = shared.lock();
+            if lost {
+                state.ended = true;
+                state.adopting.clear();
+                return;
+            }
+            continue;
+        }
         if let Some(kind) = state.wanted() {
             drop(state);
             let made = match kind {
@@ -234,6 +270,7 @@ fn fill(shared: &Shared, mut workshop: Workshop, guard: Option<Guard>) {
     state.ended = true;
     state.loopback.ready.clear();
     state.linked.ready.clear();
+    state.adopting.clear();
     drop(state);
     shared.news.notify_all();
     let swept = workshop.sweep().map_err(|error| error.to_string());

@@ -110,8 +110,7 @@ fn change(shared: &Shared, binder: &mut Binder, cell: &LiveCell, change: &Change
         Change::Freeze(frozen) => {
             let mut body = cell.body();
             let body = body.as_mut().filter(|body| !body.dying).ok_or(Refusal::NoSuchCell)?;
-            body.cgroup.freeze(*frozen).map_err(|error| Refusal::failed(Step::Cgroup, &error))?;
-            body.frozen = *frozen;
+            body.freeze(*frozen).map_err(|error| Refusal::failed(Step::Cgroup, &error))?;
             Ok(None)
         }
     }
@@ -128,6 +127,9 @@ fn bind_cell(shared: &Shared, binder: &mut Binder, cell: &LiveCell, bind: &Bind)
     let bind = shared.grants.clamp(bind);
     let code = match bind.code {
         None => None,
+        // A forked cell has its template's mounts, and can have no others.
+        Some(package) if cell.parent.is_some() && body.code == Some(package) && body.layers == bind.layers => None,
+        _ if cell.parent.is_some() => return Err(Refusal::NoSuchTree { place: 0 }),
         Some(package) => {
             // Held from here on, so that the tree's files stay until the cell has ended.
             let tree = shared.trees.hold(package).map_err(|error| Refusal::failed(Step::Tree, &error))?;
@@ -136,7 +138,7 @@ fn bind_cell(shared: &Shared, binder: &mut Binder, cell: &LiveCell, bind: &Bind)
             Some(detach(&tree, false).map_err(|error| Refusal::failed(Step::Tree, &error))?)
         }
     };
-    let layers = layers(shared, body, &bind.layers)?;
+    let layers = if cell.parent.is_some() { None } else { layers(shared, body, &bind.layers)? };
     limit(body, &bind).map_err(|error| Refusal::failed(Step::Cgroup, &error))?;
     binder
         .doorway

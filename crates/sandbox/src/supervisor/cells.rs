@@ -27,7 +27,7 @@ use super::unpack::TreeJob;
 use crate::cgroup::CellCgroup;
 use crate::net::NetNs;
 use crate::protocol::{Message, Refusal};
-use crate::{Ended, Exit, Step};
+use crate::{Ended, Exit, Net, Step};
 
 /// Cells are made without an exit signal, so that waiting for them has to be asked for by this flag.
 const WALL: u32 = 0x4000_0000;
@@ -53,6 +53,22 @@ pub(super) struct LiveCell {
     pub(super) owner: Owner,
     /// `None` once the walls are being taken down.
     pub(super) body: Mutex<Option<Body>>,
+    /// What it takes to fork it.
+    pub(super) template: Option<Template>,
+    /// The template it was forked from.
+    pub(super) parent: Option<CellId>,
+}
+
+/// A cell that can be forked once it is bound.
+pub(super) struct Template {
+    /// Where it is told to.
+    pub(super) control: OwnedFd,
+    /// As the host sees it. Good as long as its pidfd leads somewhere.
+    pub(super) pid: i32,
+    /// Its own, and that of all that are forked from it.
+    pub(super) uid: u32,
+    /// What those can reach.
+    pub(super) net: Net,
 }
 
 /// Who is told that a cell has ended.
@@ -67,7 +83,8 @@ pub(super) enum Owner {
 pub(super) struct Body {
     pub(super) cgroup: CellCgroup,
     pub(super) net: NetNs,
-    pub(super) uid: u32,
+    /// `None` when it is the template's, which outlives all that are forked from it.
+    pub(super) uid: Option<u32>,
     /// Closed from inside once every mount of the walls stands; `None` once that was seen.
     pub(super) walls: Option<Arc<OwnedFd>>,
     pub(super) bound: bool,
@@ -106,6 +123,8 @@ impl LiveCell {
                 (None, None) => Exit::Unknown,
             },
             Ok(None) => Exit::Unknown,
+            // A forked cell is its template's child.
+            Err(rustix::io::Errno::CHILD) => super::fork::exit_of(&self.pidfd),
             Err(error) => {
                 tracing::error!(cell = self.id.0, %error, "cannot wait for a cell");
                 Exit::Unknown
@@ -115,6 +134,16 @@ impl LiveCell {
 }
 
 impl Body {
+    /// Stops the cell's processes, or lets them go on. One that is to die is not stopped.
+    pub(super) fn freeze(&mut self, frozen: bool) -> io::Result<()> {
+        if frozen && self.dying {
+            return Ok(());
+        }
+        self.cgroup.freeze(frozen)?;
+        self.frozen = frozen;
+        Ok(())
+    }
+
     /// Takes away what keeps killed processes from dying soon: a frozen one does not even die, and with little CPU time
     /// a thousand take long.
     fn let_die(&mut self, cell: CellId) {
@@ -219,8 +248,21 @@ impl Cells {
             }
         };
         match found {
+            Ok(cell) if cell.template.is_some() => self.kill_family(cell.id),
             Ok(cell) => cell.kill(),
             Err(why) => session.refuse(id, why),
+        }
+    }
+
+    /// Kills a template and what was forked from it, which would not outlive it; but a frozen cell has to be thawed to die.
+    pub(super) fn kill_family(&self, template: CellId) {
+        let family: Vec<_> = {
+            let table = self.table();
+            let own = |cell: &LiveCell| cell.id == template || cell.parent == Some(template);
+            table.values().filter(|entry| own(&entry.cell)).map(|entry| Arc::clone(&entry.cell)).collect()
+        };
+        for cell in family {
+            cell.kill();
         }
     }
 
@@ -324,8 +366,8 @@ impl Cells {
         }
         let failure = match removed {
             Ok(()) => {
-                if matches!(cell.owner, Owner::Server(_)) {
-                    shared.uids().give_back(body.uid);
+                if let (Owner::Server(_), Some(uid)) = (&cell.owner, body.uid) {
+                    shared.uids().give_back(uid);
                 }
                 None
             }

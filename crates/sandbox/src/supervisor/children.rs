@@ -60,7 +60,7 @@ impl Nursery {
     pub(super) fn spawner(&self, kind: SpawnerKind) -> io::Result<(OwnedFd, Process)> {
         let (ours, theirs) = seqpacket::pair()?;
         let zygote = match kind {
-            SpawnerKind::Plain => None,
+            SpawnerKind::Plain | SpawnerKind::Forker => None,
             SpawnerKind::Python(interpreter, imports) => {
                 let found = self.interpreters.get(interpreter).ok_or(io::ErrorKind::NotFound)?;
                 Some((found.program.clone(), imports))
@@ -68,6 +68,7 @@ impl Nursery {
         };
         let boot = Boot {
             zygote,
+            forker: kind == SpawnerKind::Forker,
             mount_point: self.mount_point.clone(),
             assets: self.assets.clone(),
             read_only: interpreters::shown(&self.interpreters),

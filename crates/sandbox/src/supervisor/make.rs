@@ -14,13 +14,13 @@ use rustix::net::sockopt::Timeout;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 
-use super::cells::{Body, LiveCell, Owner};
+use super::cells::{Body, LiveCell, Owner, Template};
 use super::queue::Next;
 use super::session::Session;
 use super::{Shared, SpawnerKind};
 use crate::protocol::{Message, Refusal};
 use crate::zygote::Imports;
-use crate::{Ended, Net, Step};
+use crate::{Ended, Net, Step, seqpacket};
 
 /// A spawner that says nothing for so long is broken.
 const SPAWNER_PATIENCE: Duration = Duration::from_secs(20);
@@ -35,7 +35,7 @@ const FORKS_TO_SWAP: u32 = 1000;
 const TICK: Duration = Duration::from_secs(10);
 
 /// Size of `/tmp` until the cell is bound.
-const UNBOUND_TMP_BYTES: u64 = 64 << 20;
+pub(super) const UNBOUND_TMP_BYTES: u64 = 64 << 20;
 const UNBOUND_MEMORY_BYTES: u64 = 1 << 30;
 const UNBOUND_PIDS: u32 = 128;
 
@@ -74,6 +74,7 @@ impl From<crate::CellKind> for walls::CellKind {
         match kind {
             crate::CellKind::Launcher => Self::Launcher,
             crate::CellKind::Python(_) | crate::CellKind::LeanPython(_) => Self::Python,
+            crate::CellKind::Template(_) => Self::Template,
             crate::CellKind::Wasm => Self::Wasm,
         }
     }
@@ -105,6 +106,7 @@ impl Maker {
         let queue = match self.kind {
             SpawnerKind::Plain => Some(&shared.launchers),
             SpawnerKind::Python(interpreter, imports) => shared.pythons.get(&(interpreter, imports)),
+            SpawnerKind::Forker => None,
         };
         let Some(queue) = queue else { return };
         loop {
@@ -174,14 +176,21 @@ impl Maker {
         let place = shared.cells.place().ok_or(Refusal::Full)?;
         let uid = shared.uids().take().ok_or(Refusal::Failed { step: Step::Uid, errno: libc::EAGAIN })?;
         let id = shared.cells.number();
-        let prepared = prepare(&shared, id, net);
-        let (cgroup, mut parts) = match prepared {
+        let prepared = (|| {
+            let namespace = shared.net.take(net).map_err(|error| super::net_failed(&error))?;
+            let control = (kind == walls::CellKind::Template).then(seqpacket::pair).transpose();
+            let control = control.map_err(|error| Refusal::failed(Step::Descriptors, &error))?;
+            Ok((namespace, control, prepare(&shared, id)?))
+        })();
+        let (namespace, control, (cgroup, mut parts)) = match prepared {
             Ok(prepared) => prepared,
             Err(why) => {
                 shared.uids().give_back(uid);
                 return Err(why);
             }
         };
+        let (control, guest_control) = control.unzip();
+        let extra = extra.or(guest_control.as_ref().map(AsFd::as_fd));
         let request = walls::MakeRequest {
             kind,
             host_uid: uid,
@@ -194,14 +203,14 @@ impl Maker {
             without: shared.without,
         };
         let cloned = {
-            let mut descriptors = vec![parts.guest_channel.as_fd(), parts.guest_log.as_fd(), parts.net.fd()];
+            let mut descriptors = vec![parts.guest_channel.as_fd(), parts.guest_log.as_fd(), namespace.fd()];
             descriptors.extend(extra);
             descriptors.extend(parts.joins.iter().map(AsFd::as_fd));
             descriptors.push(parts.guest_walls.as_fd());
             self.clone_cell(&request, &descriptors)
         };
-        let pidfd = match cloned {
-            Ok(pidfd) => pidfd,
+        let (pid, pidfd) = match cloned {
+            Ok(cloned) => cloned,
             Err(why) => {
                 // No process of it exists, or the spawner that knew it is dead, and then the group kills what is left.
                 drop(parts);
@@ -215,8 +224,8 @@ impl Maker {
         parts.joins.clear();
         let body = Body {
             cgroup,
-            net: parts.net,
-            uid,
+            net: namespace,
+            uid: Some(uid),
             walls: Some(parts.walls.into()),
             bound: false,
             code: None,
@@ -225,7 +234,8 @@ impl Maker {
             dying: false,
             oom: parts.oom,
         };
-        let cell = Arc::new(LiveCell { id, pidfd, owner, body: Some(body).into() });
+        let template = control.map(|control| Template { control, pid, uid, net });
+        let cell = Arc::new(LiveCell { id, pidfd, owner, body: Some(body).into(), template, parent: None });
         if let Err(error) = shared.cells.add(Arc::clone(&cell), place) {
             // Without a watch its end would never be seen. The sweep of the next start removes what it leaves.
             cell.kill();
@@ -235,7 +245,7 @@ impl Maker {
     }
 
     /// Sends the request; a spawner that breaks is replaced once.
-    fn clone_cell(&mut self, request: &walls::MakeRequest, descriptors: &[BorrowedFd<'_>]) -> Result<OwnedFd, Refusal> {
+    fn clone_cell(&mut self, request: &walls::MakeRequest, descriptors: &[BorrowedFd<'_>]) -> Result<(i32, OwnedFd), Refusal> {
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -245,7 +255,7 @@ impl Maker {
             match answered {
                 Ok((reply, Some(pidfd))) if reply.pid > 0 => {
                     spawner.forks += 1;
-                    return Ok(pidfd);
+                    return Ok((reply.pid, pidfd));
                 }
                 Ok((reply, _)) => {
                     tracing::warn!(step = %reply.step, errno = reply.errno, "the spawner made no cell");
@@ -267,7 +277,7 @@ impl Maker {
 
     fn say_broken(&self, error: &io::Error) {
         match self.kind {
-            SpawnerKind::Plain => tracing::warn!(%error, "the spawner broke"),
+            SpawnerKind::Plain | SpawnerKind::Forker => tracing::warn!(%error, "the spawner broke"),
             SpawnerKind::Python(interpreter, _) => {
                 let program = self.shared.interpreters.get(interpreter).map_or("", |found| found.program.as_str());
                 tracing::error!(program, %error, "a Python zygote broke; if it cannot start, it has said above why");
@@ -309,21 +319,20 @@ impl Maker {
 }
 
 /// What a cell is born with, both ends.
-struct Parts {
-    net: crate::net::NetNs,
-    joins: Vec<OwnedFd>,
-    usage: crate::cgroup::UsageFds,
-    oom: Option<OwnedFd>,
-    channel: OwnedFd,
-    guest_channel: OwnedFd,
-    log: OwnedFd,
-    guest_log: OwnedFd,
+pub(super) struct Parts {
+    pub(super) joins: Vec<OwnedFd>,
+    pub(super) usage: crate::cgroup::UsageFds,
+    pub(super) oom: Option<OwnedFd>,
+    pub(super) channel: OwnedFd,
+    pub(super) guest_channel: OwnedFd,
+    pub(super) log: OwnedFd,
+    pub(super) guest_log: OwnedFd,
     walls: OwnedFd,
     guest_walls: OwnedFd,
 }
 
-fn prepare(shared: &Shared, id: dunlin_model::CellId, net: Net) -> Result<(crate::cgroup::CellCgroup, Parts), Refusal> {
-    let net = shared.net.take(net).map_err(|error| super::net_failed(&error))?;
+/// A cgroup with the limits of a cell that nobody is bound to, and the descriptors a cell is born with.
+pub(super) fn prepare(shared: &Shared, id: dunlin_model::CellId) -> Result<(crate::cgroup::CellCgroup, Parts), Refusal> {
     let (channel, guest_channel) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|error| Refusal::failed(Step::Descriptors, &error.into()))?;
     let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| Refusal::failed(Step::Descriptors, &error.into()));
@@ -336,7 +345,7 @@ fn prepare(shared: &Shared, id: dunlin_model::CellId, net: Net) -> Result<(crate
     })();
     match opened {
         Ok((joins, usage, oom)) => {
-            let parts = Parts { net, joins, usage, oom, channel, guest_channel, log, guest_log, walls, guest_walls };
+            let parts = Parts { joins, usage, oom, channel, guest_channel, log, guest_log, walls, guest_walls };
             Ok((cgroup, parts))
         }
         Err(error) => {

@@ -5,6 +5,7 @@
 //!  session ×2  reads requests of the server, binds: code, limits, the link  ─┐
 //!  make ×n     one per spawner: cgroup, net, uid, descriptors, clone         │ bounded queues
 //!  bind ×2     binds that have to wait, CPU, freezing, sockets               │
+//!  fork        one more cell of a template                                   │
 //!  trees ×2    unpacking, discarding                                        ─┘
 //!  reap      waits for the death of cells ──▶ teardown ×2 takes their walls down
 //! ```
@@ -19,6 +20,7 @@
 mod bind;
 mod cells;
 mod children;
+mod fork;
 mod layers;
 mod main_loop;
 mod make;
@@ -160,6 +162,8 @@ enum SpawnerKind {
     Plain,
     /// Clones of a booted Python, this one, with so much imported.
     Python(InterpreterId, Imports),
+    /// Forks of cells that are templates.
+    Forker,
 }
 
 /// What every thread of the supervisor knows.
@@ -178,6 +182,7 @@ struct Shared {
     /// Two for each Python that serves.
     pythons: BTreeMap<(InterpreterId, Imports), queue::Queue<make::MakeJob>>,
     binds: queue::Queue<bind::BindJob>,
+    forks: queue::Queue<fork::ForkJob>,
     trees_queue: queue::Queue<unpack::TreeJob>,
     main: Mutex<Sender<Order>>,
     wake: OwnedFd,

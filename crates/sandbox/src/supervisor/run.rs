@@ -16,6 +16,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 
 use super::cells::Cells;
 use super::children::{Nursery, Process};
+use super::fork::Forks;
 use super::layers::Opt;
 use super::main_loop::Main;
 use super::make::Maker;
@@ -185,6 +186,7 @@ impl Supervisor {
                 .collect(),
             interpreters: config.interpreters,
             binds: Queue::new(QUEUE),
+            forks: Queue::new(QUEUE),
             trees_queue: Queue::new(QUEUE),
             main: Mutex::new(main),
             wake,
@@ -258,6 +260,10 @@ impl Crew {
                 Ok(())
             })?);
         }
+        makers.push(start(shared, "fork", |shared| {
+            Forks::new(Arc::clone(shared)).run();
+            Ok(())
+        })?);
         let reaper = start(shared, "reap", move |shared| shared.cells.watch(reap_stop.as_fd()))?;
         let mut teardown = Vec::new();
         for _ in 0..TEARDOWN_THREADS {
@@ -303,6 +309,7 @@ impl Main {
         for queue in [&shared.launchers].into_iter().chain(shared.pythons.values()) {
             queue.close();
         }
+        shared.forks.close();
         shared.binds.close();
         crew.makers.into_iter().for_each(join);
         // No cell is made any more; these are all. Unpackers die too, and with them the waiting for their reports.

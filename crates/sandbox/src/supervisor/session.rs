@@ -17,6 +17,7 @@ use rustix::net::sockopt::Timeout;
 
 use super::Shared;
 use super::bind::{self, BindJob, Binder, Change};
+use super::fork::ForkJob;
 use super::make::{MakeFor, MakeJob};
 use super::unpack::TreeJob;
 use crate::protocol::{Ask, Message, REQUEST_MAX, Refusal, Request};
@@ -105,7 +106,9 @@ impl Session {
             Ask::Make { kind, net } => {
                 let queue = match kind {
                     CellKind::Launcher | CellKind::Wasm => Some(&shared.launchers),
-                    CellKind::Python(interpreter) => shared.pythons.get(&(interpreter, Imports::Many)),
+                    CellKind::Python(interpreter) | CellKind::Template(interpreter) => {
+                        shared.pythons.get(&(interpreter, Imports::Many))
+                    }
                     CellKind::LeanPython(interpreter) => shared.pythons.get(&(interpreter, Imports::Few)),
                 };
                 let Some(queue) = queue else {
@@ -140,6 +143,7 @@ impl Session {
                     .is_ok(),
                 None => false,
             },
+            Ask::Fork { template } => shared.forks.push(ForkJob { session, id, template }).is_ok(),
             Ask::Discard { package } => shared.trees_queue.push(TreeJob::Discard { session, id, package }).is_ok(),
         };
         if !pushed {

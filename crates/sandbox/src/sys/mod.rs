@@ -68,6 +68,28 @@ pub(crate) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE | Interest::WRITABLE) }?)
 }
 
+/// How a process ended that is not this one's child, as `wait` would say it. `None` while its parent has not heard of it.
+pub(crate) fn exit_status(pidfd: impl AsFd) -> io::Result<Option<i32>> {
+    /// `struct pidfd_info` as far as the exit code, and the bit that says there is one.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    const EXIT: u64 = 1 << 3;
+    // _IOWR(0xff, 11, struct pidfd_info), with the size that is passed.
+    const GET_INFO: libc::c_ulong = 3 << 30 | (size_of::<Info>() as libc::c_ulong) << 16 | 0xff << 8 | 11;
+    let mut info = Info { mask: EXIT, ..Info::default() };
+    // SAFETY: the kernel writes no more than the size that is part of the request.
+    if unsafe { libc::ioctl(pidfd.as_fd().as_raw_fd(), GET_INFO, &raw mut info) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((info.mask & EXIT != 0).then_some(info.exit_code))
+}
+
 /// Takes a descriptor that this process was started with. `None` when there is none of that number.
 pub(crate) fn inherited(number: RawFd) -> Option<OwnedFd> {
     // SAFETY: F_GETFD reads flags and touches nothing else.

@@ -20,7 +20,7 @@ fn allow() -> Fragment {
     bpf::answer(libc::SECCOMP_RET_ALLOW)
 }
 
-fn refuse() -> Fragment {
+pub(super) fn refuse() -> Fragment {
     bpf::answer(errno(libc::EPERM))
 }
 
@@ -35,7 +35,12 @@ pub(super) const NAMESPACES: u32 = (libc::CLONE_NEWNS
     .cast_unsigned();
 
 fn clone() -> Fragment {
-    bpf::load(bpf::argument(0), bpf::any_bit(NAMESPACES, refuse(), allow()))
+    bpf::load(bpf::argument(0), clone_word())
+}
+
+/// What follows once the flags are loaded.
+pub(super) fn clone_word() -> Fragment {
+    bpf::any_bit(NAMESPACES, refuse(), allow())
 }
 
 const UNIX: u32 = libc::AF_UNIX as u32;
@@ -108,7 +113,7 @@ pub(super) const PRCTL: [i32; 18] = [
 /// Names a mapping.
 const PR_SET_VMA: i32 = 0x5356_4d41;
 
-fn prctl() -> Fragment {
+pub(super) fn prctl() -> Fragment {
     let options = PRCTL.map(i32::cast_unsigned);
     let kill_only = bpf::load(bpf::argument(1), bpf::equal(libc::SIGKILL as u32, allow(), refuse()));
     let death_signal = libc::PR_SET_PDEATHSIG.cast_unsigned();

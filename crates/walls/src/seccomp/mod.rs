@@ -11,11 +11,13 @@ compile_error!("the system call table is written for x86-64 and has to be review
 mod arguments;
 mod bpf;
 mod table;
+mod template;
 
 use std::fmt::Write as _;
 
 use bpf::Fragment;
 pub use table::{Check, Group, Rule, TABLE, rule};
+pub use template::FORK_FLAGS;
 
 /// Numbers from here on are not looked up: none is assigned, and x32 lies above.
 pub const NUMBERS: u32 = 512;
@@ -26,8 +28,26 @@ const ARCHITECTURE: u32 = 0xC000_003E;
 /// The program for the kernel.
 #[must_use]
 pub fn program() -> Vec<libc::sock_filter> {
-    let ranges = ranges();
-    let known = search(&ranges);
+    assemble(&ranges(|number| Leaf::Plain(rule(number))))
+}
+
+/// The program for a template and the cells that are forked from it.
+#[must_use]
+pub fn template_program() -> Vec<libc::sock_filter> {
+    let own = |number| template::fragment(number).map(|_| Leaf::Template(number));
+    assemble(&ranges(|number| own(number).unwrap_or(Leaf::Plain(rule(number)))))
+}
+
+/// What decides about a run of numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaf {
+    Plain(Rule),
+    /// This one number is a template's.
+    Template(u32),
+}
+
+fn assemble(ranges: &[(u32, Leaf)]) -> Vec<libc::sock_filter> {
+    let known = search(ranges);
     let numbers = bpf::at_least(NUMBERS, bpf::answer(errno(libc::ENOSYS)), known);
     let calls = bpf::load(bpf::NUMBER, numbers);
     bpf::load(bpf::ARCHITECTURE, bpf::equal(ARCHITECTURE, calls, bpf::answer(libc::SECCOMP_RET_KILL_PROCESS)))
@@ -47,21 +67,22 @@ pub fn describe() -> String {
 }
 
 /// Consecutive numbers with the same rule: the first number of each run.
-fn ranges() -> Vec<(u32, Rule)> {
-    let mut ranges: Vec<(u32, Rule)> = Vec::new();
+fn ranges(leaf_of: impl Fn(u32) -> Leaf) -> Vec<(u32, Leaf)> {
+    let mut ranges: Vec<(u32, Leaf)> = Vec::new();
     for number in 0..NUMBERS {
-        let rule = rule(number);
-        if ranges.last().is_none_or(|(_, last)| *last != rule) {
-            ranges.push((number, rule));
+        let leaf = leaf_of(number);
+        if ranges.last().is_none_or(|(_, last)| *last != leaf) {
+            ranges.push((number, leaf));
         }
     }
     ranges
 }
 
-fn search(ranges: &[(u32, Rule)]) -> Fragment {
+fn search(ranges: &[(u32, Leaf)]) -> Fragment {
     match ranges {
         [] => bpf::answer(errno(libc::ENOSYS)),
-        [(_, rule)] => leaf(*rule),
+        [(_, Leaf::Plain(rule))] => leaf(*rule),
+        [(_, Leaf::Template(number))] => template::fragment(*number).expect("a template's number has a rule"),
         _ => {
             let (low, high) = ranges.split_at(ranges.len() / 2);
             bpf::at_least(high[0].0, search(high), search(low))

@@ -216,3 +216,34 @@ fn the_description_names_every_call() {
         }
     }
 }
+
+#[test]
+fn a_templates_filter_asks_the_tracer_about_three_calls_and_is_the_ordinary_one_otherwise() {
+    const ASK: u32 = libc::SECCOMP_RET_TRACE;
+    let (program, template) = (program(), template_program());
+    assert!(template.len() <= 4096, "{} instructions", template.len());
+    let number = |call: i64| u32::try_from(call).unwrap();
+    let asked = [
+        (libc::SYS_clone, u64::from(FORK_FLAGS)),
+        (libc::SYS_unshare, libc::CLONE_NEWCGROUP as u64),
+        (libc::SYS_prctl, libc::PR_CAPBSET_DROP as u64),
+        (libc::SYS_prctl, libc::PR_CAP_AMBIENT as u64),
+    ];
+    for (call, argument) in asked {
+        assert_eq!(run(&template, ARCHITECTURE, number(call), [argument, 0, 0, 0, 0, 0]), ASK, "{call} {argument:#x}");
+        assert_eq!(run(&program, ARCHITECTURE, number(call), [argument, 0, 0, 0, 0, 0]), EPERM, "{call} {argument:#x}");
+    }
+    // One bit more or less, and every other first argument that decides anything.
+    let mut arguments: Vec<u64> = (0..64).flat_map(|bit| [1u64 << bit, u64::from(FORK_FLAGS) ^ 1 << bit]).collect();
+    arguments.extend(0..64);
+    for call in 0..NUMBERS {
+        for argument in arguments.iter().copied().filter(|argument| *argument >> 32 == 0) {
+            if asked.contains(&(i64::from(call), argument)) {
+                continue;
+            }
+            let seen = |program: &[libc::sock_filter]| run(program, ARCHITECTURE, call, [argument, 0, 0, 0, 0, 0]);
+            assert_eq!(seen(&template), seen(&program), "{call} {argument:#x}");
+        }
+    }
+    assert_eq!(run(&template, I386, number(libc::SYS_clone), [u64::from(FORK_FLAGS); 6]), libc::SECCOMP_RET_KILL_PROCESS);
+}

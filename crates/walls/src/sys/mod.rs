@@ -8,11 +8,12 @@ mod call;
 mod landlock;
 mod process;
 mod python;
+pub(crate) mod trace;
 
 pub(crate) use landlock::{AccessFs, Ruleset, landlock_version};
 pub(crate) use process::{
-    CHANNEL, Cloned, EXTRA, change_groups, channel, clone_child, close_from, duplicate, execve, exit_now, fork, install_filter,
-    limit_bounding_set, place, reset_signals, seccomp_supports_errno, set_attributes, set_prctl, unshare, wait,
-    zero_capabilities,
+    CHANNEL, Cloned, EXTRA, change_groups, channel, clone_child, clone_template, close_from, duplicate, execve, exit_now, fork,
+    ignore_children, install_filter, limit_bounding_set, place, reset_signals, restore_children, seccomp_supports_errno,
+    set_attributes, set_prctl, unshare, wait, zero_capabilities,
 };
 pub(crate) use python::AtFork;

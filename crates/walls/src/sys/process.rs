@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulong};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::call::check;
 
@@ -24,6 +25,8 @@ pub(crate) enum Cloned {
 /// the kernel write it; handlers registered with `pthread_atfork` do not run.
 pub(crate) fn clone_child(flags: c_int) -> io::Result<Cloned> {
     let tid = tid_address()?;
+    // A template asks for no address itself: its filter would refuse.
+    TID_ADDRESS.store(tid as usize, Ordering::Relaxed);
     let mut pidfd: c_int = -1;
     let wanted = flags | libc::CLONE_PARENT | libc::CLONE_PIDFD | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
     let mut args = libc::clone_args {
@@ -48,6 +51,33 @@ pub(crate) fn clone_child(flags: c_int) -> io::Result<Cloned> {
     // SAFETY: the call succeeded with CLONE_PIDFD, so `pidfd` is a new descriptor that only we have.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Cloned::Parent { pid: i32::try_from(pid).expect("pids are ints"), pidfd })
+}
+
+/// Where the C library caches the id of the thread that was cloned from.
+static TID_ADDRESS: AtomicUsize = AtomicUsize::new(0);
+
+/// In a template, in the thread that was cloned from a zygote: asks for the one clone its filter knows. True in the child.
+///
+/// The raw call goes behind the C library's back, as in [`clone_child`].
+pub(crate) fn clone_template() -> io::Result<bool> {
+    let tid = TID_ADDRESS.load(Ordering::Relaxed);
+    let flags = c_ulong::from(crate::seccomp::FORK_FLAGS);
+    // SAFETY: as in `clone_child`: the child has its own copy of all memory and continues on a copy of this stack. The
+    // address is that of this very thread, whose descendants keep it at the same place.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, tid, 0usize) })?;
+    Ok(pid == 0)
+}
+
+/// Has ended children go without being waited for. Answers what was said of them before.
+pub(crate) fn ignore_children() -> libc::sighandler_t {
+    // SAFETY: ignoring runs no code of ours.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) }
+}
+
+/// What was said of children before [`ignore_children`] holds again.
+pub(crate) fn restore_children(before: libc::sighandler_t) {
+    // SAFETY: it was the handler of this program before, or one of the two words.
+    unsafe { libc::signal(libc::SIGCHLD, before) };
 }
 
 /// Where the C library caches the calling thread's id. Needs a kernel with CONFIG_CHECKPOINT_RESTORE.

@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_int};
 
 use super::process::{descriptor_of_spare, exit_now};
 use crate::serve::serve_with;
+use crate::template;
 
 /// What the interpreter wants to be told around a fork. Missing in any other program: then nothing is called.
 #[derive(Clone, Copy)]
@@ -60,5 +61,16 @@ extern "C" fn dunlin_zygote_serve(socket: c_int, host_proc: c_int) -> c_int {
         exit_now(1);
     };
     serve_with(socket, host_proc, AtFork::of_python());
+    0
+}
+
+/// Waits in a template for the orders to fork, on `control`, which becomes the callee's. Returns 0 in each child, behind its
+/// walls, and otherwise does not return.
+///
+/// The caller must hold the interpreter lock, in the thread that [`dunlin_zygote_serve`] returned in.
+#[unsafe(no_mangle)]
+extern "C" fn dunlin_template_serve(control: c_int) -> c_int {
+    let Ok(control) = descriptor_of_spare(control) else { exit_now(1) };
+    template::serve(control, AtFork::of_python());
     0
 }

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use dunlin_walls::{CellKind, MakeReply, MakeRequest, Without};
+use dunlin_walls::{CellKind, ForkRequest, MakeReply, MakeRequest, Without};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 /// No two cells of a test run share a uid.
@@ -33,6 +33,7 @@ pub(crate) struct Cell {
     pub(crate) channel: UnixStream,
     pub(crate) log: File,
     pub(crate) uid: u32,
+    pub(crate) pid: i32,
     pidfd: OwnedFd,
 }
 
@@ -45,6 +46,11 @@ impl Supervisor {
     /// Starts the Python zygote that lies in `assets`; `imports` is its third argument.
     pub(crate) fn zygote(assets: &Path, imports: &str) -> Supervisor {
         Supervisor::start(assets, &["zygote", imports])
+    }
+
+    /// Starts what forks the templates of a zygote.
+    pub(crate) fn forker(assets: &Path) -> Supervisor {
+        Supervisor::start(assets, &["forker"])
     }
 
     fn start(assets: &Path, role: &[&str]) -> Supervisor {
@@ -70,6 +76,30 @@ impl Supervisor {
     /// Asks for an unpacker with this package.
     pub(crate) fn make_unpacker(&self, package: &File) -> Cell {
         self.try_make(CellKind::Unpacker, Without::NOTHING, Some(package)).expect("the spawner makes the cell")
+    }
+
+    /// Asks for a cell that can be forked, and the end of the socket on which it is told to.
+    pub(crate) fn make_template(&self) -> (Cell, OwnedFd) {
+        let (ours, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let theirs = File::from(theirs);
+        (self.try_make(CellKind::Template, Without::NOTHING, Some(&theirs)).expect("the zygote makes the cell"), ours)
+    }
+
+    /// Asks a forker for one more cell of a template. `verdict` sees it before it runs.
+    pub(crate) fn fork(&self, template: &Cell, control: &OwnedFd, verdict: impl FnOnce(i32) -> bool) -> Result<Cell, MakeReply> {
+        let (request, channel, theirs, log, log_end) = self.request(CellKind::Python, Without::NOTHING);
+        let fork = ForkRequest {
+            template: template.pid,
+            host_uid: template.uid,
+            tmp_bytes: request.tmp_bytes,
+            cgroups: 0,
+            full_proc: false,
+        };
+        fork.send(&self.socket, &[template.pidfd.as_fd(), control.as_fd(), theirs.as_fd(), log_end.as_fd()]).unwrap();
+        let cell = self.finish(template.uid, channel, log)?;
+        ForkRequest::conclude(&self.socket, verdict(cell.pid)).unwrap();
+        Ok(cell)
     }
 
     /// Asks for a cell whose cgroup file is not one.
@@ -103,7 +133,7 @@ impl Supervisor {
     fn finish(&self, uid: u32, channel: UnixStream, log: File) -> Result<Cell, MakeReply> {
         let (reply, pidfd) = MakeReply::receive(&self.socket).unwrap();
         match pidfd {
-            Some(pidfd) if reply.errno == 0 => Ok(Cell { channel, log, uid, pidfd }),
+            Some(pidfd) if reply.errno == 0 => Ok(Cell { channel, log, uid, pid: reply.pid, pidfd }),
             _ => Err(reply),
         }
     }
@@ -140,6 +170,18 @@ impl Cell {
         let mut frame = vec![0; 32];
         frame[0] = 1;
         frame[1] = flags;
+        frame[8..12].copy_from_slice(&u32::try_from(head.len()).unwrap().to_le_bytes());
+        frame[12..16].copy_from_slice(&u32::try_from(body.len()).unwrap().to_le_bytes());
+        frame.extend(head.as_bytes());
+        frame.extend(body.as_bytes());
+        self.channel.write_all(&frame).unwrap();
+    }
+
+    /// Sends one frame.
+    pub(crate) fn send(&mut self, kind: u8, stream: u32, head: &str, body: &str) {
+        let mut frame = vec![0; 32];
+        frame[0] = kind;
+        frame[4..8].copy_from_slice(&stream.to_le_bytes());
         frame[8..12].copy_from_slice(&u32::try_from(head.len()).unwrap().to_le_bytes());
         frame[12..16].copy_from_slice(&u32::try_from(body.len()).unwrap().to_le_bytes());
         frame.extend(head.as_bytes());

@@ -1,7 +1,8 @@
 //! The spawner and zygote of the tests: what the platform's supervisor starts, without the platform.
 //!
 //! Standard input is the socket to the supervisor. `spawner MOUNT_POINT ASSETS` serves launcher cells;
-//! `spawner MOUNT_POINT ASSETS zygote many|few` becomes the Python zygote found in the assets.
+//! `spawner MOUNT_POINT ASSETS zygote many|few` becomes the Python zygote found in the assets, and `… forker` forks its
+//! templates.
 
 #![expect(clippy::print_stdout, reason = "its standard output is the log that the test reads")]
 
@@ -18,7 +19,8 @@ fn main() {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let mut next = || arguments.next().expect("MOUNT_POINT ASSETS");
     let spec = RootSpec { mount_point: next(), assets: next(), read_only: Vec::new(), links: Vec::new() };
-    let imports = arguments.next().and_then(|_| arguments.next());
+    let role = arguments.next();
+    let imports = arguments.next();
 
     let socket: OwnedFd = rustix::io::fcntl_dupfd_cloexec(std::io::stdin().as_fd(), 10).expect("stdin is the socket");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -31,6 +33,9 @@ fn main() {
             source = cause.source();
         }
         panic!("{text}");
+    }
+    if role.as_deref() == Some("forker".as_ref()) {
+        dunlin_walls::forker::serve(socket, host_proc)
     }
     if let Some(imports) = imports {
         for descriptor in [socket.as_fd(), host_proc.as_fd()] {
@@ -49,7 +54,7 @@ fn main() {
     match serve(socket, host_proc).kind {
         CellKind::Launcher => launcher::run(),
         CellKind::Unpacker => unpack(),
-        CellKind::Python => unreachable!("a spawner is not asked for a fork of Python"),
+        CellKind::Python | CellKind::Template => unreachable!("a spawner is not asked for a fork of Python"),
         CellKind::Wasm => unreachable!("nothing here hosts programs"),
     }
 }

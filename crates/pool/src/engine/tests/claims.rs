@@ -376,3 +376,101 @@ fn only_the_version_that_is_meant_retires() {
     let next = world.lease(&published, MINUTE);
     assert_eq!(world.served_by(next), Some(of_published), "the published version stays warm");
 }
+
+#[test]
+fn the_second_instance_is_forked_from_a_template_and_the_first_is_not() {
+    let mut world = World::new(bounds());
+    let f = forking("f", 1);
+    let first = world.lease(&f, MINUTE);
+    assert!(world.templating.is_empty(), "nothing shows yet that it loads");
+    world.settle();
+    assert!(!world.forked.contains_key(&world.served_by(first).expect("served")));
+    let second = world.lease(&f, MINUTE);
+    world.settle();
+    assert!(world.forked.contains_key(&world.served_by(second).expect("served")));
+    assert_eq!(world.templates.len(), 1);
+    let other = world.lease(&python("other"), MINUTE);
+    world.settle();
+    assert!(!world.forked.contains_key(&world.served_by(other).expect("served")));
+}
+
+#[test]
+fn a_template_ends_with_its_revision_and_after_its_forks() {
+    let mut world = World::new(bounds());
+    let f = forking("f", 1);
+    for _ in 0..2 {
+        world.lease(&f, MINUTE);
+        world.settle();
+    }
+    let template = *world.templates.keys().next().expect("there is one");
+    let forked = world.leases[1].1;
+    assert!(world.forked.contains_key(&forked));
+    let new = forking("f", 2);
+    world.lease(&new, MINUTE);
+    while !world.making.is_empty() {
+        world.make_one(0, Ok(()));
+    }
+    assert!(!world.stopping.contains(&template), "a fork is still busy");
+    let at = world.leases.iter().position(|(_, cell)| *cell == forked).expect("in flight");
+    world.release(at, false);
+    while let Some(at) = world.stopping.iter().position(|cell| *cell != template) {
+        world.stop_one(at);
+    }
+    assert_eq!(world.stopping, [template]);
+}
+
+#[test]
+fn what_was_forked_from_a_dead_template_serves_nobody_and_the_next_start_is_ordinary() {
+    let mut world = World::new(bounds());
+    let f = forking("f", 1);
+    for _ in 0..3 {
+        world.lease(&f, MINUTE);
+        world.settle();
+    }
+    let template = *world.templates.keys().next().expect("there is one");
+    world.release(1, false);
+    let family: Vec<_> = world.forked.keys().copied().collect();
+    world.spent.extend(family);
+    world.on(Event::Died { cell: template });
+    world.engine.check(world.now);
+    let next = world.lease(&f, MINUTE);
+    world.settle();
+    assert!(!world.forked.contains_key(&world.served_by(next).expect("served")));
+    assert_eq!(world.templates.len(), 1, "and no other template is made");
+}
+
+#[test]
+fn a_version_that_makes_no_template_starts_as_ever() {
+    let mut world = World::new(bounds());
+    let f = forking("f", 1);
+    world.lease(&f, MINUTE);
+    while world.templating.is_empty() {
+        if world.making.is_empty() {
+            world.start_one(0, Ok(()));
+        } else {
+            world.make_one(0, Ok(()));
+        }
+    }
+    world.template_one(0, false);
+    let second = world.lease(&f, MINUTE);
+    world.settle();
+    assert!(!world.forked.contains_key(&world.served_by(second).expect("served")));
+}
+
+#[test]
+fn memory_that_a_refused_template_gives_back_goes_to_who_waits_for_it() {
+    let mut world = World::new(Bounds { memory_bytes: 24 << 20, ..bounds() });
+    world.lease(&forking("f", 1), MINUTE);
+    while world.templating.is_empty() {
+        if world.making.is_empty() {
+            world.start_one(0, Ok(()));
+        } else {
+            world.make_one(0, Ok(()));
+        }
+    }
+    let other = world.lease(&python("other"), MINUTE);
+    assert!(world.making.is_empty() && world.starting.is_empty(), "the template's memory is taken");
+    world.template_one(0, false);
+    world.settle();
+    assert!(world.served_by(other).is_some());
+}

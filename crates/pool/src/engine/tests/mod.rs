@@ -46,8 +46,14 @@ fn demand(account: u64, name: &str, revision: u64, program: Program, concurrency
         concurrency,
         idle: None,
         memory_bytes: 128 << 20,
+        template: false,
         on_demand: true,
     })
+}
+
+/// A function that asks for templates.
+fn forking(name: &str, revision: u64) -> Arc<Demand> {
+    Arc::new(Demand { template: true, ..(*demand(1, name, revision, Program::Python(InterpreterId(0)), 1)).clone() })
 }
 
 fn python(name: &str) -> Arc<Demand> {
@@ -72,6 +78,10 @@ struct World {
     /// Cells that must not be granted any more.
     spent: HashSet<CellNo>,
     frozen: HashSet<CellNo>,
+    /// Templates that are being made, all templates' versions, and what was forked from which.
+    templating: Vec<CellNo>,
+    templates: HashMap<CellNo, VersionKey>,
+    forked: HashMap<CellNo, CellNo>,
     /// What was said to be kept.
     kept: HashMap<VersionKey, Keep>,
     gentle: Vec<bool>,
@@ -94,6 +104,9 @@ impl World {
             colds: 0,
             spent: HashSet::new(),
             frozen: HashSet::new(),
+            templating: Vec::new(),
+            templates: HashMap::new(),
+            forked: HashMap::new(),
             kept: HashMap::new(),
             gentle: Vec::new(),
         }
@@ -102,13 +115,27 @@ impl World {
     fn on(&mut self, event: Event) {
         for action in self.engine.on(event, self.now) {
             match action {
-                Action::Make { cell, .. } => self.making.push(cell),
+                Action::Make { cell, class, .. } => {
+                    if let Program::Fork(template) = class.program {
+                        assert!(self.templates.contains_key(&CellNo(template)), "only a template is forked");
+                        self.forked.insert(cell, CellNo(template));
+                    }
+                    self.making.push(cell);
+                }
+                Action::Template { cell, demand } => {
+                    assert!(demand.template, "only who asks for it gets one");
+                    self.templates.insert(cell, demand.key.clone());
+                    self.templating.push(cell);
+                }
                 Action::Start { cell, demand, waiter } => {
                     match waiter {
                         Some(waiter) => {
                             assert_eq!(self.waiting.get(&waiter), Some(&demand.key), "a start is for somebody who waits")
                         }
                         None => assert!(self.kept.get(&demand.key).is_some_and(|keep| keep.instances > 0), "or to be kept"),
+                    }
+                    if let Some(template) = self.forked.get(&cell) {
+                        assert_eq!(self.templates[template], demand.key, "a fork serves its template's version");
                     }
                     let earlier = self.bound.insert(cell, (demand.key.clone(), demand.concurrency));
                     assert!(earlier.is_none(), "a cell is bound once");
@@ -194,6 +221,11 @@ impl World {
         }
     }
 
+    fn template_one(&mut self, at: usize, made: bool) {
+        let cell = self.templating.swap_remove(at);
+        self.on(Event::Templated { cell, made });
+    }
+
     fn keep(&mut self, demand: &Arc<Demand>, keep: Keep) {
         self.kept.insert(demand.key.clone(), keep);
         self.on(Event::Keep { demand: Arc::clone(demand), keep });
@@ -220,8 +252,10 @@ impl World {
 
     /// Reports success for everything under way, without letting time pass.
     fn settle(&mut self) {
-        while !(self.making.is_empty() && self.starting.is_empty() && self.stopping.is_empty()) {
-            if !self.making.is_empty() {
+        while !(self.making.is_empty() && self.starting.is_empty() && self.stopping.is_empty() && self.templating.is_empty()) {
+            if !self.templating.is_empty() {
+                self.template_one(0, true);
+            } else if !self.making.is_empty() {
                 self.make_one(0, Ok(()));
             } else if !self.starting.is_empty() {
                 self.start_one(0, Ok(()));

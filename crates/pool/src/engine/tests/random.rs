@@ -50,7 +50,7 @@ fn random_step(world: &mut World, dice: &mut Dice, demands: &[Arc<Demand>], newe
             let at = dice.roll(world.stopping.len());
             world.stop_one(at);
         }
-        88..92 => {
+        88..90 => {
             if let Some(waiter) = world.waiting.keys().min().copied() {
                 world.waiting.remove(&waiter);
                 world.on(Event::Cancel { waiter });
@@ -62,6 +62,23 @@ fn random_step(world: &mut World, dice: &mut Dice, demands: &[Arc<Demand>], newe
             if !cells.is_empty() {
                 let cell = cells[dice.roll(cells.len())];
                 world.spent.insert(cell);
+                world.on(Event::Died { cell });
+            }
+        }
+        90 if !world.templating.is_empty() => {
+            let at = dice.roll(world.templating.len());
+            world.template_one(at, dice.roll(4) > 0);
+        }
+        91 if dice.roll(4) == 0 => {
+            let there = |cell: &&CellNo| world.engine.is_template(**cell) && !world.templating.contains(cell);
+            let mut templates: Vec<_> = world.templates.keys().filter(there).copied().collect();
+            templates.sort();
+            if !templates.is_empty() {
+                let cell = templates[dice.roll(templates.len())];
+                // One that starts reports by itself.
+                let family = world.forked.iter().filter(|(fork, of)| **of == cell && !world.starting.contains(fork));
+                let family: Vec<_> = family.map(|(fork, _)| *fork).collect();
+                world.spent.extend(family);
                 world.on(Event::Died { cell });
             }
         }
@@ -103,13 +120,10 @@ fn demands(dice: &mut Dice) -> Vec<Arc<Demand>> {
                 Program::Launcher,
             ][name % 3];
             let concurrency = if name % 3 == 2 { 1 + dice.roll(4) } else { 1 };
-            all.push(demand(
-                1 + name as u64 / 3,
-                &format!("f{name}"),
-                revision,
-                program,
-                u32::try_from(concurrency).expect("small"),
-            ));
+            let one =
+                demand(1 + name as u64 / 3, &format!("f{name}"), revision, program, u32::try_from(concurrency).expect("small"));
+            // Every other of the Python functions.
+            all.push(Arc::new(Demand { template: name % 6 == 0, ..(*one).clone() }));
         }
     }
     all
@@ -151,7 +165,8 @@ fn a_million_random_events_break_no_promise() {
                 world.tick();
                 world.engine.check(world.now);
             }
-            if world.making.is_empty() && world.starting.is_empty() && world.stopping.is_empty() && world.leases.is_empty() {
+            let under_way = [&world.making, &world.starting, &world.stopping, &world.templating];
+            if under_way.iter().all(|cells| cells.is_empty()) && world.leases.is_empty() {
                 world.tick();
                 world.engine.check_nobody_is_forgotten(world.now);
             }
