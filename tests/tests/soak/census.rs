@@ -12,6 +12,10 @@ use crate::functions::KINDS_OF_CELLS;
 /// Links that the supervisor makes ahead of need.
 const LINKS_READY: u64 = 16;
 
+/// What a server's allocator keeps of its busiest moments once it has settled: each thread's arena remembers the largest
+/// uploads that it has met. A server that holds less has not grown, it has not met all of them yet.
+const SERVER_SETTLED_KIB: u64 = 80 * 1024;
+
 /// Counts of one moment of rest.
 pub(crate) struct Census {
     /// The server's, which must not have been replaced.
@@ -51,7 +55,7 @@ impl Census {
             // Connections that callers have just closed may not be gone yet.
             Count { what: "server's descriptors", value: descriptors_but_logs(server)?, slack: |_| 16 },
             Count { what: "supervisor's KiB", value: resident_kib(supervisor)?, slack: |before| 4096 + before / 10 },
-            Count { what: "server's KiB", value: resident_kib(server)?, slack: |before| 8192 + before / 10 },
+            Count { what: "server's KiB", value: resident_kib(server)?, slack: server_memory_slack },
         ];
         Ok(Self { server, counts })
     }
@@ -62,6 +66,10 @@ impl fmt::Display for Census {
         let counts = self.counts.iter().map(|count| format!("{} {}", count.value, count.what));
         f.write_str(&counts.collect::<Vec<_>>().join(", "))
     }
+}
+
+fn server_memory_slack(before: u64) -> u64 {
+    (8192 + before / 10).max(SERVER_SETTLED_KIB.saturating_sub(before))
 }
 
 /// The last census may show no more of anything than the most of the warm-up, beyond its slack, and the same server.
