@@ -27,7 +27,7 @@ fn publish(entries_max: u64, fill: impl FnOnce(&Path)) -> (tempfile::TempDir, Tr
     let path = dir.path().join(&temporary.name);
     fill(&path);
     give_all(&path);
-    let published = trees.publish(&temporary.name, OWNER, entries_max, PACKAGE);
+    let published = trees.publish(&temporary.name, Owners::One(OWNER), entries_max, PACKAGE);
     trees.remove_temporary(&temporary.name).unwrap();
     (dir, trees, published)
 }
@@ -80,7 +80,7 @@ fn a_file_of_somebody_else_is_refused() {
     let (_dir, trees) = trees();
     let temporary = trees.make_temporary(OWNER).unwrap();
     fs::write(_dir.path().join(&temporary.name).join("roots"), "").unwrap();
-    assert!(trees.publish(&temporary.name, OWNER, 10, PACKAGE).is_err());
+    assert!(trees.publish(&temporary.name, Owners::One(OWNER), 10, PACKAGE).is_err());
 }
 
 #[test]
