@@ -148,7 +148,7 @@ impl Packing {
         Ok(match self {
             Self::Plain => tar.to_vec(),
             Self::Gzip => {
-                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
                 encoder.write_all(tar)?;
                 encoder.finish()?
             }

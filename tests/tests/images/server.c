@@ -60,11 +60,13 @@ static int act(char *command, char *out, size_t room) {
     if (!strcmp(verb, "remove")) return remove(path) ? failed(out, room) : snprintf(out, room, "removed");
     if (!strcmp(verb, "fill")) {
         static char block[1 << 20];
-        int file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644), blocks = 0;
-        while (file >= 0 && blocks < atoi(rest ? rest : "0") && write(file, block, sizeof block) == sizeof block) blocks++;
+        int file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+        long written = 0, wanted = atol(rest ? rest : "0") << 20, got;
+        errno = 0;
+        while (file >= 0 && written < wanted && (got = write(file, block, sizeof block)) > 0) written += got;
         int error = errno;
         if (file >= 0) close(file);
-        return snprintf(out, room, "%d %s", blocks, strerror(error));
+        return snprintf(out, room, "%ld %s", written >> 20, strerror(error));
     }
     if (!strcmp(verb, "setuid")) return setuid(atoi(path)) ? failed(out, room) : snprintf(out, room, "%d", getuid());
     if (!strcmp(verb, "chroot")) return chroot(path) ? failed(out, room) : snprintf(out, room, "done");

@@ -261,8 +261,8 @@ impl Seal {
             self.entries_left = self.entries_left.checked_sub(1).ok_or_else(refused)?;
             let seen = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
             let many = matches!(self.owners, Owners::Range(_));
-            if many && seen.st_nlink > 1 && seen.st_uid < BLOCK_SIZE && FileType::from_raw_mode(seen.st_mode).is_file() {
-                // Another name of a file that was met before: an unpacker can make nothing that belongs to such a uid.
+            if many && seen.st_nlink > 1 && seen.st_uid < BLOCK_SIZE && !FileType::from_raw_mode(seen.st_mode).is_dir() {
+                // Another name of a file or link that was met before: an unpacker can make nothing that belongs to such a uid.
                 continue;
             }
             let (uid, gid) = self.lasting(&seen)?;

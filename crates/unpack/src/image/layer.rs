@@ -14,8 +14,8 @@ use crate::archive::Section;
 use crate::error::{Problem, Rejected};
 
 const BUFFER_BYTES: usize = 128 << 10;
-/// A layer may be this many times as large as it is compressed, and a little more: text seldom reaches a tenth of it.
-const RATIO_MAX: u64 = 200;
+/// A layer may be this many times as large as it is compressed, and a little more: text seldom reaches a fifth of it.
+const RATIO_MAX: u64 = 100;
 const RATIO_GRACE: u64 = 64 << 20;
 /// The largest window that is kept for a zstd stream, as a power of two: what its own tools make without being asked to.
 const WINDOW_LOG_MAX: u32 = 27;
