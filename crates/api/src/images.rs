@@ -25,6 +25,8 @@ use crate::{body, wire};
 
 /// How long a client may say nothing in the middle of an image.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How long an image may take as a whole: few come in at once, and who is slow holds up others.
+const PUSH_MAX: Duration = Duration::from_secs(1800);
 
 impl Api {
     /// The body goes to disk as it comes: it is not held whole, and has no share in the memory for bodies.
@@ -36,7 +38,7 @@ impl Api {
         let mut body = pin!(body);
         let receive = async {
             let mut upload = self.inner.control.push_image(&verified.scope, found.variable(0)).await?;
-            receive(body.as_mut(), &mut upload).await?;
+            timeout(PUSH_MAX, receive(body.as_mut(), &mut upload)).await.unwrap_or_else(|_| Err(late()))?;
             Ok::<_, ApiError>(upload)
         };
         match receive.await {
@@ -79,12 +81,13 @@ where
                 let error: BoxError = error.into();
                 return Err(ApiError::invalid(format!("the request's body is broken: {error}")));
             }
-            Err(_) => {
-                let late = "the request's body did not arrive in time";
-                return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", late));
-            }
+            Err(_) => return Err(late()),
         }
     }
+}
+
+fn late() -> ApiError {
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", "the request's body did not arrive in time")
 }
 
 fn show(image: &LocalImage) -> Value {

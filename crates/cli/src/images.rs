@@ -1,7 +1,7 @@
 //! `dunlin image`: container images that come to the platform without a registry.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -12,20 +12,21 @@ use crate::client::{Call, Client, segment};
 use crate::failure::{Failure, Kind};
 use crate::functions::confirmed;
 use crate::output::{Output, text};
+use crate::upload::Upload;
 
 pub(crate) fn run(client: &Client, output: &Output, command: &ImageCommand) -> Result<ExitCode, Failure> {
     match command {
         ImageCommand::Ls => list(client, output)?,
         ImageCommand::Push { name, path } => {
             let what = format!("cannot push image '{name}'");
-            let archive = read(path).map_err(|error| {
+            let archive = open(path).and_then(Upload::new).map_err(|error| {
                 Failure::of(&what, &error)
                     .next("give a tar file (an OCI layout, or from 'docker save'), or a folder with an OCI layout")
             })?;
-            let step = output.step(format!("uploading {} MB", archive.len().div_ceil(1 << 20)));
+            let step = output.step(format!("uploading {} MB", archive.size().div_ceil(1 << 20)));
             let mut call = Call::new("DunlinPushImage", "PUT", path_of(name));
             call.headers.push(("content-type", "application/x-tar".to_owned()));
-            call.body = archive.into();
+            call.upload = Some(archive);
             call.patient = true;
             let image = client.json(&what, call)?;
             step.done();
@@ -78,22 +79,21 @@ fn list(client: &Client, output: &Output) -> Result<(), Failure> {
 }
 
 /// A file as it is, or a folder as a tar of its files.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+fn open(path: &Path) -> io::Result<File> {
     if !fs::metadata(path)?.is_dir() {
-        return fs::read(path);
+        return File::open(path);
     }
-    let mut archive = Vec::new();
+    let mut archive = tempfile::tempfile()?;
     add(path, "", &mut archive)?;
-    archive.resize(archive.len() + 1024, 0);
+    archive.write_all(&[0; 1024])?;
     Ok(archive)
 }
 
-fn add(folder: &Path, prefix: &str, archive: &mut Vec<u8>) -> io::Result<()> {
+fn add(folder: &Path, prefix: &str, archive: &mut File) -> io::Result<()> {
     let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
-        let file_name = entry.file_name();
-        let name = format!("{prefix}{}", file_name.to_string_lossy());
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
         if fs::metadata(entry.path())?.is_dir() {
             add(&entry.path(), &format!("{name}/"), archive)?;
             continue;
@@ -102,10 +102,14 @@ fn add(folder: &Path, prefix: &str, archive: &mut Vec<u8>) -> io::Result<()> {
         if name.len() > 100 {
             continue;
         }
-        let contents = fs::read(entry.path())?;
-        archive.extend(dunlin_unpack::image::tar_header(&name, contents.len() as u64));
-        archive.extend(&contents);
-        archive.resize(archive.len().next_multiple_of(512), 0);
+        let file = File::open(entry.path())?;
+        let size = file.metadata()?.len();
+        archive.write_all(&dunlin_unpack::image::tar_header(&name, size))?;
+        if io::copy(&mut file.take(size), archive)? != size {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let padding = usize::try_from(size.next_multiple_of(512) - size).expect("less than a block");
+        archive.write_all(&[0; 512][..padding])?;
     }
     Ok(())
 }

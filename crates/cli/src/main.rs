@@ -26,6 +26,7 @@ mod platform;
 mod records;
 mod runtimes;
 mod scaling;
+mod upload;
 mod versions;
 
 use std::process::ExitCode;

@@ -398,7 +398,7 @@ impl FunctionConfig {
     /// The member that cannot be read.
     pub fn container(&self) -> Result<CustomContainerConfig, InvalidField> {
         let given = self.kept.get(CONTAINER_MEMBER).filter(|given| !given.is_null());
-        let read = given.map_or_else(|| Ok(CustomContainerConfig::default()), |given| CustomContainerConfig::deserialize(given));
+        let read = given.map_or_else(|| Ok(CustomContainerConfig::default()), CustomContainerConfig::deserialize);
         read.map_err(|error| InvalidField::new(CONTAINER_MEMBER, format!("is malformed: {error}")))
     }
 

@@ -155,7 +155,7 @@ fn files_have_the_images_owners_and_programs_its_user() -> Result<()> {
         create(
             &platform,
             &name,
-            &push(&platform, &name, &image(&[layer.clone()], &program)?.layout_tar())?,
+            &push(&platform, &name, &image(std::slice::from_ref(&layer), &program)?.layout_tar())?,
             &json!({}),
             &json!({}),
         )?;

@@ -199,7 +199,7 @@ impl<'a> Root<'a> {
                 Some(_) => return Err(refused(Problem::Place)),
                 None => {
                     mkdirat(self.folder, place, Mode::RWXU).map_err(|error| refused(system(error)))?;
-                    fchmod_of(&self.folder, place.as_bytes(), 0o755).map_err(refused)?;
+                    fchmod_of(self.folder, place.as_bytes(), 0o755).map_err(refused)?;
                 }
             }
         }
@@ -207,7 +207,7 @@ impl<'a> Root<'a> {
         let tmp = kind_of(self.folder, b"tmp")?;
         if tmp.is_none() {
             mkdirat(self.folder, c"tmp", Mode::RWXU).map_err(system)?;
-            fchmod_of(&self.folder, b"tmp", 0o1777)?;
+            fchmod_of(self.folder, b"tmp", 0o1777)?;
         }
         Ok(())
     }
