@@ -71,6 +71,8 @@ const STAGES: &[Stage] = &[
             "--test",
             "layers",
             "--test",
+            "images",
+            "--test",
             "network",
             "--test",
             "domains",
