@@ -431,7 +431,7 @@ impl Challenge {
 fn resolved(base: &Uri, target: &str) -> Option<Uri> {
     let target = target.split('#').next().unwrap_or(target);
     if !target.starts_with('/') {
-        return target.parse().ok().filter(|uri: &Uri| uri.authority().is_some());
+        return target.parse().ok().filter(|uri: &Uri| uri.scheme().is_some());
     }
     if target.starts_with("//") {
         return format!("{}:{target}", base.scheme_str()?).parse().ok();
