@@ -74,6 +74,7 @@ const STAGES: &[Stage] = &[
             "provision",
             "--test",
             "rollout",
+            "images",
             "--test",
             "network",
             "--test",

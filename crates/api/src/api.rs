@@ -130,6 +130,9 @@ impl Api {
                 return Err(ApiError::operation_not_supported(route.route.name));
             }
         };
+        if served == Served::DunlinPushImage {
+            return self.push_image(verified, &route, body).await;
+        }
         let query = Query::read(head.uri.query())?;
         let body = self.inner.budget.read(body, body_limit(served, self.inner.control.limits())).await?;
         body::check(verified.body, &body.bytes).await?;
@@ -210,6 +213,9 @@ impl Api {
             Served::DescribeRegions => Ok(self.describe_regions()),
             Served::DunlinListLogs => self.list_logs(&asked).await,
             Served::DunlinListRecords => self.list_records(&asked).await,
+            Served::DunlinListImages => Ok(self.list_images(&asked)),
+            Served::DunlinPushImage => Err(ApiError::internal("an image's body is read as it comes".to_owned())),
+            Served::DunlinDeleteImage => self.delete_image(&asked).await,
             Served::DunlinListRuntimes => Ok(json(&wire::runtimes(self.inner.control.interpreters()))),
         }
     }

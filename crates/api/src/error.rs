@@ -126,6 +126,7 @@ impl From<ControlError> for ApiError {
             ControlError::ScalingExists { .. } => (StatusCode::CONFLICT, "ResidentScalingConfigExists"),
             ControlError::VpcBindingNotFound { .. } => (StatusCode::NOT_FOUND, "VpcBindingNotFound"),
             ControlError::LayerNotFound { .. } => (StatusCode::NOT_FOUND, "LayerNotFound"),
+            ControlError::ImageNotFound { .. } => (StatusCode::NOT_FOUND, "ImageNotFound"),
             ControlError::LayerVersionNotFound { .. } | ControlError::LayerArnNotFound { .. } => {
                 (StatusCode::NOT_FOUND, "LayerVersionNotFound")
             }

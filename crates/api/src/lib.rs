@@ -25,6 +25,7 @@ mod calls;
 mod domains;
 mod error;
 mod functions;
+mod images;
 mod instances;
 mod json;
 mod layers;

@@ -102,6 +102,9 @@ pub enum Served {
     DunlinListLogs,
     DunlinListRecords,
     DunlinListRuntimes,
+    DunlinListImages,
+    DunlinPushImage,
+    DunlinDeleteImage,
 }
 
 const fn route(name: &'static str, method: &'static str, path: &'static str, need: Need, served: Option<Served>) -> Route {
@@ -241,6 +244,9 @@ pub const ROUTES: &[Route] = &[
     route("DunlinListLogs", GET, "/dunlin/logs", Own, Some(Served::DunlinListLogs)),
     route("DunlinListRecords", GET, "/dunlin/records", Own, Some(Served::DunlinListRecords)),
     route("DunlinListRuntimes", GET, "/dunlin/runtimes", Own, Some(Served::DunlinListRuntimes)),
+    route("DunlinListImages", GET, "/dunlin/images", Own, Some(Served::DunlinListImages)),
+    route("DunlinPushImage", PUT, "/dunlin/images/{imageName}", Own, Some(Served::DunlinPushImage)),
+    route("DunlinDeleteImage", DELETE, "/dunlin/images/{imageName}", Own, Some(Served::DunlinDeleteImage)),
 ];
 
 /// A row, and what stood for its `{…}` segments.

@@ -2,7 +2,7 @@
 
 use dunlin_control::Region;
 use dunlin_model::{
-    AccountScope, Alias, Choice, CustomDomain, Function, FunctionName, Interpreter, Interpreters, Runtime, Setting,
+    AccountScope, Alias, Choice, CustomDomain, Function, FunctionName, ImageUse, Interpreter, Interpreters, Runtime, Setting,
     SettingContent, Standing, Trigger, Version,
 };
 use dunlin_pool::{InstanceInfo, InstanceState};
@@ -97,11 +97,26 @@ pub(crate) fn function(region: &str, scope: &AccountScope, function: &Function, 
     members.insert("functionId".into(), function.function_id.clone().into());
     members.insert("codeChecksum".into(), function.code.checksum.to_string().into());
     members.insert("codeSize".into(), function.code.size.into());
+    if let Some(image) = &config.image {
+        show_image(image, &mut members);
+    }
     members.insert("createdTime".into(), time(function.created).into());
     members.insert("lastModifiedTime".into(), time(function.modified).into());
     // The contract has no member for it; of those that it has, this one is read by people only.
     members.extend(state_reason(&config.runtime, interpreters).map(|reason| ("stateReason".to_owned(), reason.into())));
     Value::Object(members)
+}
+
+/// What is said of container functions only. The image was there before the function was, so none is ever pending.
+fn show_image(image: &ImageUse, members: &mut Map<String, Value>) {
+    for member in ["imageUse", "codeChecksum", "codeSize"] {
+        members.remove(member);
+    }
+    if let Some(Value::Object(container)) = members.get_mut("customContainerConfig") {
+        container.insert("resolvedImageUri".into(), image.resolved.clone().into());
+    }
+    members.insert("state".into(), "Active".into());
+    members.insert("lastUpdateStatus".into(), "Successful".into());
 }
 
 /// That something else serves the function than its runtime's name says, or nothing any more.

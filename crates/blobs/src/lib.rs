@@ -85,6 +85,8 @@ pub struct BlobInfo {
 pub trait Blobs: Send + Sync + 'static {
     /// Keeps `bytes` and gives their address. Durable when it returns.
     async fn put(&self, bytes: Bytes) -> Result<Digest, BlobError>;
+    /// Begins a blob whose bytes come in chunks.
+    async fn upload(&self) -> Result<Upload, BlobError>;
     /// Opens a blob for another process to read, after its bytes were verified.
     async fn open(&self, digest: Digest) -> Result<File, BlobError>;
     /// Reads a blob, verified.

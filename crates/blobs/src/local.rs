@@ -52,19 +52,6 @@ impl LocalBlobs {
         Ok(Self { folder: folder.into() })
     }
 
-    /// Begins a blob whose bytes come in chunks.
-    ///
-    /// # Errors
-    /// The disk refused.
-    pub async fn upload(&self) -> Result<Upload, BlobError> {
-        let blobs = self.clone();
-        blocking(move || {
-            let state = Growing::begin(&blobs)?;
-            Ok(Upload { blobs, state: Some(state) })
-        })
-        .await
-    }
-
     fn path(&self, digest: Digest) -> PathBuf {
         let name = digest.to_string();
         self.folder.join(&name[..2]).join(name)
@@ -211,6 +198,15 @@ impl Blobs for LocalBlobs {
             let mut state = Growing::begin(&blobs)?;
             state.write(&bytes)?;
             state.finish(&blobs, None)
+        })
+        .await
+    }
+
+    async fn upload(&self) -> Result<Upload, BlobError> {
+        let blobs = self.clone();
+        blocking(move || {
+            let state = Growing::begin(&blobs)?;
+            Ok(Upload { blobs, state: Some(state) })
         })
         .await
     }

@@ -101,6 +101,12 @@ pub(crate) enum Command {
     Traffic(Traffic),
     /// Point an alias back to the version before
     Rollback(Rollback),
+    /// Container images that come without a registry
+    Image {
+        /// What to do
+        #[command(subcommand)]
+        command: ImageCommand,
+    },
     /// Layers: packages that functions share
     Layer {
         #[command(subcommand)]
@@ -165,7 +171,7 @@ pub(crate) struct Up {
     /// Let no function reach the internet, whatever its internetAccess says
     #[arg(long)]
     pub(crate) no_egress: bool,
-    /// Let key sets of tokens be fetched from addresses inside (loopback, private networks), and without TLS
+    /// Let key sets of tokens and container images be fetched from addresses inside (loopback, private networks), and without TLS
     #[arg(long)]
     pub(crate) fetch_inside: bool,
     /// A Python, Node.js, Java or PHP to use rather than those found in the usual places: the program, or the directory it is
@@ -231,7 +237,7 @@ pub(crate) struct Server {
     /// The last listener speaks TLS
     #[arg(long)]
     pub(crate) https: bool,
-    /// Key sets of tokens may be fetched from inside
+    /// Key sets of tokens and images may be fetched from inside
     #[arg(long)]
     pub(crate) fetch_inside: bool,
     /// A further name of the listener
@@ -476,6 +482,27 @@ pub(crate) enum LayerCommand {
         name: String,
         /// The version's number
         version: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// List the images of this account
+    Ls,
+    /// Bring an image from a tar file or a folder, and print what functions call it
+    Push {
+        /// NAME or NAME:TAG
+        name: String,
+        /// A tar file (an OCI layout, or from 'docker save'), or a folder with an OCI layout
+        path: PathBuf,
+    },
+    /// Remove an image
+    Rm {
+        /// NAME or NAME:TAG
+        name: String,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,

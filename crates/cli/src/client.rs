@@ -18,6 +18,7 @@ use tokio::runtime::Runtime;
 
 use crate::credentials::Credentials;
 use crate::failure::{Failure, Kind};
+use crate::upload::{Outgoing, Upload};
 
 const VERSION: &str = "2023-03-30";
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
@@ -35,13 +36,16 @@ pub(crate) struct Call<'a> {
     pub(crate) query: Vec<(&'a str, String)>,
     pub(crate) headers: Vec<(&'a str, String)>,
     pub(crate) body: Bytes,
+    /// Sent instead of `body`.
+    pub(crate) upload: Option<Upload>,
     /// Whether the answer may take as long as a function does.
     pub(crate) patient: bool,
 }
 
 impl<'a> Call<'a> {
     pub(crate) fn new(action: &'a str, method: &'a str, path: impl Into<String>) -> Self {
-        Self { action, method, path: path.into(), query: Vec::new(), headers: Vec::new(), body: Bytes::new(), patient: false }
+        let (query, headers) = (Vec::new(), Vec::new());
+        Self { action, method, path: path.into(), query, headers, body: Bytes::new(), upload: None, patient: false }
     }
 
     pub(crate) fn query(mut self, name: &'a str, value: Option<impl ToString>) -> Self {
@@ -170,7 +174,7 @@ impl Client {
         if response.status().is_success() { Ok(response) } else { Err(refused(what, &response, request_id)) }
     }
 
-    fn signed(&self, call: Call<'_>) -> Result<Request<Full<Bytes>>, http::Error> {
+    fn signed(&self, call: Call<'_>) -> Result<Request<Outgoing>, http::Error> {
         let mut target = format!("/{VERSION}{}", call.path);
         for (index, (name, value)) in call.query.iter().enumerate() {
             target.push(if index == 0 { '?' } else { '&' });
@@ -184,24 +188,21 @@ impl Client {
             ("x-acs-version".to_owned(), VERSION.to_owned()),
         ];
         headers.extend(call.headers.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        headers.extend(call.upload.as_ref().map(|upload| ("x-acs-content-sha256".to_owned(), upload.sha256.clone())));
         let headers = dunlin_auth::sign(&self.credentials.key, call.method, &target, &headers, &call.body);
         let request = headers
             .into_iter()
             .fold(Request::builder().method(call.method).uri(target), |request, (name, value)| request.header(name, value));
-        request.body(Full::new(call.body))
+        request.body(call.upload.map_or_else(|| Outgoing::Held(Full::new(call.body)), Outgoing::from))
     }
 
-    async fn round_trip(&self, what: &str, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, Failure> {
+    async fn round_trip(&self, what: &str, request: Request<Outgoing>) -> Result<Response<Bytes>, Failure> {
         let (response, connection) = self.begin(what, request).await?;
         beside(connection, self.collect(what, response)).await
     }
 
     /// Sends the request and waits for the answer's head.
-    async fn begin(
-        &self,
-        what: &str,
-        request: Request<Full<Bytes>>,
-    ) -> Result<(Response<Incoming>, Pin<Box<Connection>>), Failure> {
+    async fn begin(&self, what: &str, request: Request<Outgoing>) -> Result<(Response<Incoming>, Pin<Box<Connection>>), Failure> {
         let authority = &self.credentials.authority;
         let unreachable = |why: String| {
             Failure::new(Kind::Unreachable, what, format!("cannot reach the platform at {authority}: {why}"))
@@ -230,7 +231,7 @@ impl Client {
     }
 }
 
-type Connection = hyper::client::conn::http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
+type Connection = hyper::client::conn::http1::Connection<TokioIo<TcpStream>, Outgoing>;
 
 /// Does `work` while the connection carries its bytes. How the connection ends shows in the work.
 async fn beside<T>(connection: impl Future + Unpin, work: impl Future<Output = T>) -> T {

@@ -16,6 +16,7 @@ mod doctor;
 mod domains;
 mod failure;
 mod functions;
+mod images;
 mod invoke;
 mod layers;
 mod logs;
@@ -25,6 +26,7 @@ mod platform;
 mod records;
 mod runtimes;
 mod scaling;
+mod upload;
 mod versions;
 
 use std::process::ExitCode;
@@ -84,6 +86,7 @@ fn run(arguments: Arguments, output: &Output) -> Result<ExitCode, Failure> {
         Command::Traffic(traffic) => versions::traffic(&client()?, output, &traffic),
         Command::Rollback(rollback) => versions::rollback(&client()?, output, &rollback),
         Command::Layer { command } => layers::run(&client()?, output, &command),
+        Command::Image { command } => images::run(&client()?, output, &command),
         Command::Concurrency { command } => concurrency::run(&client()?, output, &command),
         Command::Provision { command } => scaling::run_provision(&client()?, output, &command),
         Command::Scaling { command } => scaling::run_scaling(&client()?, output, &command),

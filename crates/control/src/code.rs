@@ -111,6 +111,12 @@ impl Control {
     /// When the function does not exist.
     pub fn code_link(&self, scope: &AccountScope, name: &str, qualifier: Option<&str>) -> Result<CodeLink, Error> {
         let (_, target) = self.target(scope, name, qualifier)?;
+        if target.function().config.image.is_some() {
+            return Err(Error::invalid(
+                "functionName",
+                "names a container function: its code is the image of customContainerConfig",
+            ));
+        }
         Ok(self.link_to(&target.function().code))
     }
 

@@ -58,6 +58,9 @@ impl Config {
     }
 }
 
+/// Images that come in at a time.
+const IMAGES_AT_ONCE: usize = 4;
+
 /// What [`Control`] stands on.
 pub struct Parts {
     /// What is remembered.
@@ -99,6 +102,8 @@ pub(crate) struct Inner {
     pub(crate) outbound: Outbound,
     pub(crate) clock: Clock,
     pub(crate) packages: Packages,
+    /// Images that may come in at a time.
+    pub(crate) image_turns: Arc<tokio::sync::Semaphore>,
     pub(crate) seal: Seal,
     pub(crate) reservations: Reservations,
     /// Held while it is decided whether a version may have one more HTTP trigger.
@@ -114,7 +119,20 @@ impl Control {
         let seal = Seal::new(config.seal_key);
         let adding_trigger = tokio::sync::Mutex::new(());
         let reservations = Reservations::default();
-        let inner = Inner { config, store, instances, scaling, outbound, clock, packages, seal, reservations, adding_trigger };
+        let image_turns = Arc::new(tokio::sync::Semaphore::new(IMAGES_AT_ONCE));
+        let inner = Inner {
+            config,
+            store,
+            instances,
+            scaling,
+            outbound,
+            clock,
+            packages,
+            image_turns,
+            seal,
+            reservations,
+            adding_trigger,
+        };
         let control = Self { inner: Arc::new(inner) };
         control.apply_limits();
         control

@@ -1,6 +1,8 @@
 //! Why an operation was not done.
 
-use dunlin_model::{AliasName, DomainName, FunctionName, InvalidField, InvalidId, LayerArn, LayerName, TriggerName, VersionId};
+use dunlin_model::{
+    AliasName, DomainName, FunctionName, ImageName, InvalidField, InvalidId, LayerArn, LayerName, TriggerName, VersionId,
+};
 use dunlin_store::StoreError;
 
 /// Why an operation was not done. Whose fault it is can be told from the variant.
@@ -152,6 +154,12 @@ pub enum Error {
         field: String,
         /// As asked for.
         arn: LayerArn,
+    },
+    /// No such image in the caller's account.
+    #[error("image '{name}' does not exist")]
+    ImageNotFound {
+        /// As asked for.
+        name: ImageName,
     },
     /// It still has triggers.
     #[error("function '{name}' still has triggers; delete them first")]

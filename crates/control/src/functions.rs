@@ -82,8 +82,7 @@ impl Control {
             return Err(full(limits.functions_per_account_max));
         }
         drop(view);
-        let code = code.ok_or_else(|| Error::invalid("code.zipFile", "is required: the base64 of a zip archive"))?;
-        let held = self.inner.packages.admit(code, &config).await?;
+        let held = self.bring_code(scope, code, &mut config).await?;
 
         let now = self.now();
         let function = Function { config, code: held.package.clone(), function_id: random_id(), created: now, modified: now };
@@ -130,13 +129,18 @@ impl Control {
         }
         let limits = self.limits();
         let layers = patch.rest.get("layers").cloned();
+        let was_container = current.value.config.runtime.is_container();
+        let names_image = patch.rest.contains_key("customContainerConfig") || !was_container;
         let mut config = patch.apply(current.value.config.clone(), limits)?;
         self.bind_layers(scope, layers, &mut config)?;
         check_size(&config)?;
         self.check_runtime(&config)?;
+        let is_container = config.runtime.is_container();
         let held = match code {
-            Some(code) => Some(self.inner.packages.admit(code, &config).await?),
-            None => None,
+            // A tag may mean another image by now.
+            code if is_container && (names_image || code.is_some()) => Some(self.bring_code(scope, code, &mut config).await?),
+            None if is_container || !was_container => None,
+            code => Some(self.bring_code(scope, code, &mut config).await?),
         };
         let package = held.as_ref().map_or_else(|| current.value.code.clone(), |held| held.package.clone());
         if config == current.value.config && package == current.value.code {
@@ -168,6 +172,19 @@ impl Control {
         }
     }
 
+    /// Brings what a function of this configuration runs.
+    async fn bring_code(&self, scope: &AccountScope, code: Option<Bytes>, config: &mut FunctionConfig) -> Result<Held, Error> {
+        if !config.runtime.is_container() {
+            config.image = None;
+            let code = code.ok_or_else(|| Error::invalid("code.zipFile", "is required: the base64 of a zip archive"))?;
+            return self.inner.packages.admit(code, config).await;
+        }
+        if code.is_some() {
+            return Err(Error::invalid("code", "must be absent for the runtime custom-container: the image holds the code"));
+        }
+        self.bring_image(scope, config).await
+    }
+
     /// A function that nothing here can run is not taken.
     fn check_runtime(&self, config: &FunctionConfig) -> Result<(), Error> {
         let runtime = &config.runtime;
@@ -177,7 +194,7 @@ impl Control {
         }
     }
 
-    async fn abandon(&self, held: Option<Held>) {
+    pub(crate) async fn abandon(&self, held: Option<Held>) {
         if let Some(held) = held {
             self.inner.packages.abandon(held).await;
         }

@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
-use dunlin_blobs::{BlobError, Blobs};
-use dunlin_model::{CodePackage, Crc64, Digest, FunctionConfig, Language};
+use dunlin_blobs::{BlobError, Blobs, Upload};
+use dunlin_model::{CodePackage, Crc64, Digest, FunctionConfig, ImageConfig, Language};
 use dunlin_sandbox::{Prepare, Sandboxes, UnpackError, UnpackLimits};
 use dunlin_store::Store;
 use jiff::Timestamp;
@@ -24,6 +24,7 @@ pub(crate) struct Packages {
     sandboxes: Arc<dyn Sandboxes>,
     clock: Clock,
     limits: UnpackLimits,
+    image_limits: UnpackLimits,
     grace_s: i64,
     state: Mutex<State>,
 }
@@ -52,7 +53,8 @@ impl Packages {
     ) -> Self {
         let limits = UnpackLimits { bytes: config.limits.unpacked_bytes_max, entries: config.limits.unpacked_entries_max };
         let grace_s = i64::try_from(config.package_grace.as_secs()).unwrap_or(i64::MAX / 2);
-        Self { store, blobs, sandboxes, clock, limits, grace_s, state: Mutex::default() }
+        let image_limits = UnpackLimits { bytes: config.limits.image_bytes_max, entries: config.limits.image_entries_max };
+        Self { store, blobs, sandboxes, clock, limits, image_limits, grace_s, state: Mutex::default() }
     }
 
     /// Stores and unpacks `zip`, the code of a function of this configuration. When it is refused, nothing of it is left.
@@ -64,6 +66,60 @@ impl Packages {
     /// Stores and unpacks `zip`, a layer. When it is refused, nothing of it is left.
     pub(crate) async fn admit_layer(&self, zip: Bytes) -> Result<Held, Error> {
         self.admit_package(zip, None).await
+    }
+
+    /// Begins a package whose bytes come in chunks. Until it is admitted, it is one that nobody uses.
+    pub(crate) async fn upload(&self) -> Result<Upload, Error> {
+        self.blobs.upload().await.map_err(|error| Error::platform("store the image", error))
+    }
+
+    /// Removes a package that was stored and is not to be admitted.
+    pub(crate) async fn forget(&self, digest: Digest) {
+        let _guard = self.lock(digest).write_owned().await;
+        self.remove_if_new(digest).await;
+    }
+
+    /// Unpacks an image whose archive is stored. Answers what it says, and the bytes of its files. When it is refused, by the
+    /// name of `field`, nothing of it is left.
+    pub(crate) async fn admit_image(&self, digest: Digest, size: u64, field: &str) -> Result<(Held, ImageConfig, u64), Error> {
+        let guard = self.lock(digest).write_owned().await;
+        match self.unpack_image(digest, field).await {
+            Ok((config, bytes)) => {
+                // Nobody compares an image's checksum.
+                let package = CodePackage { digest, checksum: Crc64(0), size };
+                Ok((Held { package, _guard: guard.downgrade() }, config, bytes))
+            }
+            Err(error) => {
+                self.remove_if_new(digest).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn unpack_image(&self, digest: Digest, field: &str) -> Result<(ImageConfig, u64), Error> {
+        let file = self.blobs.open(digest).await.map_err(|error| Error::platform("open the image", error))?;
+        match self.sandboxes.unpack(digest, file.into(), self.image_limits, Prepare::Image).await {
+            Ok(report) => Ok((crate::images::read_config(report.prepared)?, report.bytes)),
+            Err(UnpackError::Rejected { code, message }) => {
+                tracing::debug!(package = %digest, code, message, "an image was refused");
+                Err(Error::invalid(field, format!("is refused: {message}")))
+            }
+            Err(UnpackError::TimedOut) => Err(Error::invalid(field, "is refused: unpacking it takes too long")),
+            Err(UnpackError::Died(ended)) if ended.out_of_memory => {
+                Err(Error::invalid(field, "is refused: unpacking it takes too much memory"))
+            }
+            Err(UnpackError::Full) => Err(Error::Busy { what: "too many packages are being unpacked" }),
+            Err(error) => Err(Error::platform("unpack the image", error)),
+        }
+    }
+
+    /// Holds a package that is there. `None` when it is not any more.
+    pub(crate) async fn hold(&self, package: &CodePackage) -> Result<Option<Held>, Error> {
+        let guard = self.lock(package.digest).read_owned().await;
+        if !self.used().contains(&package.digest) && !self.state().unused.contains_key(&package.digest) {
+            return Ok(None);
+        }
+        Ok(Some(Held { package: package.clone(), _guard: guard }))
     }
 
     /// `program`: the handler of a WebAssembly function, whose programs are compiled.
@@ -199,6 +255,7 @@ impl Packages {
         let of_functions = functions.flat_map(|function| {
             std::iter::once(function.code.digest).chain(function.config.layers.iter().flatten().map(|layer| layer.digest))
         });
+        let of_functions = of_functions.chain(view.all_images().map(|image| image.value.package.digest));
         of_functions.chain(view.all_layer_versions().map(|version| version.value.code.digest)).collect()
     }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dunlin_meter::{Config, Ledger};
 use dunlin_model::{
-    AccountScope, Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, LayerKey, LayerVersion, Record, Revision,
-    Setting, SettingKey, Trigger, TriggerKey, VersionId,
+    AccountScope, Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, ImageKey, LayerKey, LayerVersion, LocalImage,
+    Record, Revision, Setting, SettingKey, Trigger, TriggerKey, VersionId,
 };
 use dunlin_store::{
     AccessKey, CreateError, DeleteError, Memory, Page, PutError, RecordQuery, ReplaceError, Store, StoreError, Stored, View,
@@ -129,6 +129,12 @@ impl Store for Flaky {
 
     async fn delete_domain(&self, key: &DomainKey, expected: Revision) -> Result<(), DeleteError> {
         self.inner.delete_domain(key, expected).await
+    }
+    async fn put_image(&self, key: &ImageKey, image: &LocalImage, limit: usize) -> Result<Revision, CreateError> {
+        self.inner.put_image(key, image, limit).await
+    }
+    async fn delete_image(&self, key: &ImageKey) -> Result<(), DeleteError> {
+        self.inner.delete_image(key).await
     }
 
     async fn put_access_key(&self, key: &AccessKey) -> Result<(), StoreError> {

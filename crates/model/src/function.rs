@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ids::{Crc64, Digest, FunctionName};
+use crate::image::{CONTAINER_MEMBER, CustomContainerConfig, ImageUse};
 use crate::layer::LayerUse;
 use crate::limits::{InvalidField, Limits};
 use crate::runtime_name::{Language, Protocol, Runtime};
@@ -67,6 +68,9 @@ pub struct FunctionConfig {
     /// The packages at `/opt`; of two that hold the same path, the first counts. Resolved by the control plane.
     #[serde(default, rename = "layerUses", skip_serializing_if = "Option::is_none")]
     pub layers: Option<Vec<LayerUse>>,
+    /// The image that runs, where [`Runtime::is_container`]. Resolved by the control plane.
+    #[serde(default, rename = "imageUse", skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageUse>,
     /// The role whose credentials instances get.
     #[serde(default)]
     pub role: String,
@@ -266,7 +270,7 @@ const ON_DEMAND_OFF: &str = "disableOndemand";
 
 /// Members that are stored and given back as they came.
 const KEPT: &[&str] = &[
-    "customContainerConfig",
+    CONTAINER_MEMBER,
     "customDNS",
     "disableInjectCredentials",
     ON_DEMAND_OFF,
@@ -311,6 +315,7 @@ impl FunctionPatch {
             instance_lifecycle_config: None,
             tags: None,
             layers: None,
+            image: None,
             role: String::new(),
             kept: BTreeMap::from([
                 ("instanceIsolationMode".into(), Value::from("SHARE")),
@@ -385,6 +390,26 @@ impl FunctionConfig {
     #[must_use]
     pub fn scales_on_demand(&self) -> bool {
         self.kept.get(ON_DEMAND_OFF) != Some(&Value::Bool(true))
+    }
+
+    /// Member `customContainerConfig`, as far as it is understood.
+    ///
+    /// # Errors
+    /// The member that cannot be read.
+    pub fn container(&self) -> Result<CustomContainerConfig, InvalidField> {
+        let given = self.kept.get(CONTAINER_MEMBER).filter(|given| !given.is_null());
+        let read = given.map_or_else(|| Ok(CustomContainerConfig::default()), CustomContainerConfig::deserialize);
+        read.map_err(|error| InvalidField::new(CONTAINER_MEMBER, format!("is malformed: {error}")))
+    }
+
+    /// How the user's own HTTP server is spoken with, which a custom runtime and a container say in different places.
+    #[must_use]
+    pub fn server_in_force(&self) -> CustomRuntimeConfig {
+        if self.runtime.is_container() {
+            // Checked when it was stored.
+            return self.container().unwrap_or_default().server();
+        }
+        self.custom_runtime_config.clone().unwrap_or_default()
     }
 
     /// vCPUs in force: what was set, or memory in proportion, at least 0.05.

@@ -12,6 +12,7 @@ mod chain;
 pub mod domain;
 pub mod function;
 pub mod ids;
+pub mod image;
 pub mod interpreter;
 pub mod invocation;
 pub mod layer;
@@ -35,6 +36,10 @@ pub use function::{
 pub use ids::{
     AccessKeyId, AccountId, AliasKey, AliasName, CellId, Crc64, Digest, FunctionKey, FunctionName, InstanceId, InvalidId,
     LayerName, Qualifier, RequestId, Revision, TriggerKey, TriggerName, VersionKey,
+};
+pub use image::{
+    CustomContainerConfig, ImageConfig, ImageKey, ImageName, ImageReference, ImageUse, ImageUser, ImageVersion, LOCAL_REGISTRY,
+    LocalImage, RegistryAuthConfig, RegistryConfig,
 };
 pub use interpreter::{Choice, Interpreter, InterpreterId, InterpreterVersion, Interpreters, Standing, Wanted};
 pub use invocation::{AttemptToken, ErrorType, FunctionError, Invocation, LogType, Origin};

@@ -38,6 +38,12 @@ pub struct Limits {
     pub unpacked_bytes_max: u64,
     /// Most entries in one package.
     pub unpacked_entries_max: u64,
+    /// Most bytes of an image, the archive and what it unpacks to together.
+    pub image_bytes_max: u64,
+    /// Most files, links and folders of an image.
+    pub image_entries_max: u64,
+    /// Most images of one account's own.
+    pub images_per_account_max: usize,
     /// Smallest and largest memory, in MB.
     pub memory_mb: (i64, i64),
     /// Memory is a multiple of this many MB.
@@ -92,6 +98,9 @@ impl Default for Limits {
             code_bytes_max: 100 << 20,
             unpacked_bytes_max: 1 << 30,
             unpacked_entries_max: 100_000,
+            image_bytes_max: 10 << 30,
+            image_entries_max: 500_000,
+            images_per_account_max: 100,
             memory_mb: (128, 32_768),
             memory_step_mb: 64,
             timeout_s: (1, 86_400),

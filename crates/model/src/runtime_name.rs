@@ -143,7 +143,7 @@ const NAMES: &[(&str, Option<Language>)] = &[
     ("php7.2", Some(Language::Php)),
     ("dotnetcore2.1", Some(Language::Dotnet)),
     ("dotnetcore3.1", Some(Language::Dotnet)),
-    ("custom-container", None),
+    ("custom-container", Some(Language::Custom)),
     // Not the contract's: this platform's own.
     ("wasm", Some(Language::Wasm)),
     ("micro-sandbox", None),
@@ -174,6 +174,12 @@ impl Runtime {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether an image brings what is served, and not a package of code.
+    #[must_use]
+    pub fn is_container(&self) -> bool {
+        &*self.0 == "custom-container"
     }
 
     /// How instances are spoken with.

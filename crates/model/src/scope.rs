@@ -2,6 +2,7 @@
 
 use crate::domain::{DomainKey, DomainName};
 use crate::ids::{AccountId, AliasKey, AliasName, FunctionKey, FunctionName, LayerName, TriggerKey, TriggerName};
+use crate::image::{ImageKey, ImageName};
 use crate::layer::LayerKey;
 
 /// The account on whose behalf something is done. Handlers receive one and can reach no key outside it, because no
@@ -48,6 +49,12 @@ impl AccountScope {
     #[must_use]
     pub fn trigger(&self, function: FunctionName, name: TriggerName) -> TriggerKey {
         TriggerKey { function: self.function(function), name }
+    }
+
+    /// The key of this account's image called `name`.
+    #[must_use]
+    pub fn image(&self, name: ImageName) -> ImageKey {
+        ImageKey { account: self.account.clone(), name }
     }
 
     /// The key of this account's layer called `name`.

@@ -3,7 +3,9 @@
 //! # Invariants
 //! - Unless the operator allows it, nothing inside is reached: no loopback, no private network, no clouds' metadata, by whatever
 //!   name. A name is resolved once, every address it has is judged, and the connection is made to one of these.
-//! - No redirect is followed, nothing of a tenant's is sent but the address, and neither size nor time is without a limit.
+//! - No redirect is followed, but a registry's ([`registry`]), which is judged like the address itself; nothing of a tenant's is sent but the address, and neither size nor time is without a limit.
+
+pub mod registry;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -12,8 +14,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use dunlin_sandbox::net::ranges::is_refused;
 use http::header::{ACCEPT, HOST, USER_AGENT};
-use http::{Request, StatusCode, Uri};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
@@ -58,7 +61,7 @@ pub enum FetchError {
 /// The client. Cheap to clone.
 #[derive(Clone)]
 pub struct Outbound {
-    allow_inside: bool,
+    pub(crate) allow_inside: bool,
     tls: Arc<OnceLock<TlsConnector>>,
 }
 
@@ -105,6 +108,34 @@ impl Outbound {
         }
     }
 
+    /// Sends one request on a connection of its own, which lasts as long as the answer's body is held. `extra` are further
+    /// headers.
+    pub(crate) async fn send(&self, uri: &Uri, extra: &HeaderMap) -> Result<Response<Incoming>, FetchError> {
+        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or(FetchError::Malformed)?;
+        let is_tls = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") if self.allow_inside => false,
+            Some("http") => return Err(FetchError::Plain),
+            _ => return Err(FetchError::Malformed),
+        };
+        let host = authority.host();
+        let socket = self.connect(host, authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 })).await?;
+        let mut request = Request::get(uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str))
+            .header(HOST, authority.as_str())
+            .header(USER_AGENT, "dunlin")
+            .body(Empty::<Bytes>::new())
+            .map_err(|_| FetchError::Malformed)?;
+        request.headers_mut().extend(extra.clone());
+        if is_tls {
+            let bare = host.trim_start_matches('[').trim_end_matches(']');
+            let name = ServerName::try_from(bare.to_owned()).map_err(|_| FetchError::Malformed)?;
+            let stream = self.connector().connect(name, socket).await.map_err(|_| FetchError::Unreachable)?;
+            begin(stream, request).await
+        } else {
+            begin(socket, request).await
+        }
+    }
+
     /// Connects to one of the host's addresses, if all of them may be reached: a name that leads inside as well as outside is
     /// not given the choice.
     async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, FetchError> {
@@ -141,6 +172,18 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, FetchError> {
     }
     let found: Vec<SocketAddr> = tokio::net::lookup_host((bare, port)).await.map_err(|_| FetchError::Unresolved)?.collect();
     if found.is_empty() { Err(FetchError::Unresolved) } else { Ok(found) }
+}
+
+/// One request on one connection, which a task of its own carries until the body was read or dropped.
+async fn begin<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, FetchError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let unreachable = |_| FetchError::Unreachable;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(unreachable)?;
+    // How it ends shows in the answer.
+    tokio::spawn(async move { drop(connection.await) });
+    sender.send_request(request).await.map_err(unreachable)
 }
 
 /// One request on one connection, which ends with it.

@@ -20,6 +20,8 @@ pub enum Program {
     },
     /// The launcher, waiting for the user's own program.
     Launcher,
+    /// The launcher, waiting for an image and the program in it.
+    Container,
     /// The host of WebAssembly programs.
     Wasm,
     /// A fork of the engine's cell of this number, a template: it has loaded the code of one version.
@@ -95,6 +97,7 @@ impl Class {
                 Program::Bootstrap { language, interpreter: chosen()?, memory_mb: 0 }
             }
             Language::Wasm => Program::Wasm,
+            Language::Custom if runtime.is_container() => Program::Container,
             Language::Go | Language::Provided | Language::Custom => Program::Launcher,
         };
         let net = if config.internet_access { Net::Internet } else { Net::Loopback };
@@ -108,6 +111,7 @@ impl Class {
             Program::Python(interpreter) if waited_for => CellKind::LeanPython(interpreter),
             Program::Python(interpreter) => CellKind::Python(interpreter),
             Program::Bootstrap { .. } | Program::Launcher => CellKind::Launcher,
+            Program::Container => CellKind::Container,
             Program::Wasm => CellKind::Wasm,
             Program::Fork(_) => return None,
         })
@@ -124,7 +128,7 @@ impl Class {
                 let program = interpreters.get(interpreter).map_or("", |found| found.program.as_str()).into();
                 BootPlan::Bootstrap { language, program, memory_mb }
             }
-            Program::Launcher => BootPlan::Custom,
+            Program::Launcher | Program::Container => BootPlan::Custom,
         }
     }
 
@@ -135,7 +139,7 @@ impl Class {
             // What has just booted still rehearses, and a call that comes in between pays for it.
             Program::Python(_) | Program::Bootstrap { language: Language::Java | Language::Dotnet, .. } => 2,
             Program::Wasm => 2,
-            Program::Bootstrap { .. } | Program::Launcher | Program::Fork(_) => 1,
+            Program::Bootstrap { .. } | Program::Launcher | Program::Container | Program::Fork(_) => 1,
         }
     }
 
@@ -146,7 +150,7 @@ impl Class {
             Program::Python(_) | Program::Wasm => 16,
             Program::Bootstrap { language: Language::Java | Language::Dotnet, .. } => 4,
             Program::Bootstrap { .. } => 6,
-            Program::Launcher => 8,
+            Program::Launcher | Program::Container => 8,
             Program::Fork(_) => 4,
         }
     }
@@ -158,7 +162,7 @@ impl Class {
             Program::Python(_) => 2 << 20,
             Program::Bootstrap { language: Language::Java | Language::Dotnet, .. } => 16 << 20,
             Program::Bootstrap { .. } => 8 << 20,
-            Program::Launcher => 1 << 20,
+            Program::Launcher | Program::Container => 1 << 20,
             Program::Wasm => 3 << 20,
             Program::Fork(_) => 4 << 20,
         }
@@ -172,7 +176,7 @@ impl Class {
             Program::Bootstrap { language: Language::Java, .. } => 0.25,
             Program::Bootstrap { language: Language::Dotnet, .. } => 0.2,
             Program::Bootstrap { .. } => 0.09,
-            Program::Launcher => 0.002,
+            Program::Launcher | Program::Container => 0.003,
             Program::Wasm => 0.004,
             Program::Fork(_) => 0.005,
         }
@@ -184,7 +188,7 @@ impl Class {
         match self.program {
             Program::Python(_) | Program::Wasm | Program::Fork(_) => 12 << 20,
             Program::Bootstrap { .. } => 48 << 20,
-            Program::Launcher => 32 << 20,
+            Program::Launcher | Program::Container => 32 << 20,
         }
     }
 }

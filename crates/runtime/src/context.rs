@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dunlin_model::{FunctionConfig, Language, LifecycleHook, Protocol};
+use dunlin_model::{FunctionConfig, ImageConfig, Language, LifecycleHook, Protocol};
 use serde::Serialize;
 
 use crate::call::CallContext;
@@ -163,16 +163,28 @@ fn own_programs(config: &FunctionConfig) -> String {
     }
 }
 
+/// What an image sets, and what every program expects.
+fn of_image(image: &ImageConfig) -> BTreeMap<&str, String> {
+    let home = if image.user.uid == 0 { "/root" } else { "/" };
+    let mut env = BTreeMap::from([("HOME", home.to_owned()), ("PATH", SYSTEM_PATH.to_owned())]);
+    let set = image.env.iter().filter_map(|variable| variable.split_once('='));
+    env.extend(set.filter(|(name, _)| !name.is_empty()).map(|(name, value)| (name, value.to_owned())));
+    env
+}
+
 /// Everything in an instance's environment, by name (contract section 6.1). The user's own variables win over ours,
 /// except over `FC_…`, which always say the truth.
 pub(crate) fn environment(spec: &LoadSpec) -> BTreeMap<&str, String> {
     let config = &spec.function.config;
-    let mut env = BTreeMap::from([
-        ("HOME", "/tmp".to_owned()),
-        ("LANG", "C.UTF-8".to_owned()),
-        ("PATH", format!("/code:/code/bin:/opt:/opt/bin:{}{SYSTEM_PATH}", own_programs(config))),
-        ("LD_LIBRARY_PATH", LIBRARY_PATH.to_owned()),
-    ]);
+    let mut env = match &config.image {
+        Some(image) => of_image(&image.config),
+        None => BTreeMap::from([
+            ("HOME", "/tmp".to_owned()),
+            ("LANG", "C.UTF-8".to_owned()),
+            ("PATH", format!("/code:/code/bin:/opt:/opt/bin:{}{SYSTEM_PATH}", own_programs(config))),
+            ("LD_LIBRARY_PATH", LIBRARY_PATH.to_owned()),
+        ]),
+    };
     if config.runtime.language() == Language::Python {
         let layers = if config.layers.is_some() { ":/opt/python" } else { "" };
         env.insert("PYTHONPATH", format!("{CODE_PATH}{layers}"));
@@ -202,8 +214,7 @@ pub(crate) fn environment(spec: &LoadSpec) -> BTreeMap<&str, String> {
         env.insert("FC_INITIALIZATION_TIMEOUT", hook.timeout_in_force().to_string());
     }
     if config.runtime.language() == Language::Custom {
-        let port = config.custom_runtime_config.as_ref().map_or(9000, dunlin_model::CustomRuntimeConfig::port_in_force);
-        env.insert("FC_CUSTOM_LISTEN_PORT", port.to_string());
+        env.insert("FC_CUSTOM_LISTEN_PORT", config.server_in_force().port_in_force().to_string());
     }
     env
 }

@@ -53,7 +53,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn new(sandboxes: Arc<dyn Sandboxes>, cell: CellId, spec: &LoadSpec, watched: Arc<Watched>) -> Self {
         let config = &spec.function.config;
-        let custom = config.custom_runtime_config.clone().unwrap_or_default();
+        let custom = config.server_in_force();
         let port = custom.port_in_force();
         let keep_max = config.concurrency_in_force() as usize;
         Self {

@@ -1,6 +1,6 @@
 //! What the launcher is told to become.
 
-use dunlin_model::{CustomRuntimeConfig, Language};
+use dunlin_model::{CustomRuntimeConfig, ImageUse, ImageUser, Language};
 
 use crate::context::{self, CODE_PATH};
 use crate::guest::LoadSpec;
@@ -155,6 +155,9 @@ fn dotnet(interpreter: &str) -> Program {
 /// The user's own server: `command` and `args`, or `/code/bootstrap` (contract section 8.1).
 /// It is told where the runtime API is, should it rather fetch its calls.
 pub(crate) fn custom(spec: &LoadSpec, api: &str) -> Program {
+    if let Some(image) = &spec.function.config.image {
+        return container(spec, image, api);
+    }
     let given = spec.function.config.custom_runtime_config.as_ref();
     let part = |of: fn(&CustomRuntimeConfig) -> &Option<Vec<String>>| {
         given.and_then(|custom| of(custom).as_deref()).unwrap_or_default().iter().map(String::as_str)
@@ -165,6 +168,20 @@ pub(crate) fn custom(spec: &LoadSpec, api: &str) -> Program {
     }
     arguments.extend(part(|custom| &custom.args));
     with_api(spec, &arguments, [("FC_RUNTIME_API", api.to_owned())])
+}
+
+/// The program of an image. In front of all is as whom it runs, for a launcher that waits in a container.
+fn container(spec: &LoadSpec, image: &ImageUse, api: &str) -> Program {
+    // Checked when it was stored.
+    let container = spec.function.config.container().unwrap_or_default();
+    let ImageUser { uid, gid, groups } = &image.config.user;
+    let mut user = format!("{uid}:{gid}");
+    groups.iter().for_each(|group| user.push_str(&format!(":{group}")));
+    let mut environment = context::environment(spec);
+    environment.insert("FC_RUNTIME_API", api.to_owned());
+    let environment = environment.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let Program { head, body } = program(&image.config.working_dir, &container.arguments(&image.config), environment);
+    Program { head: [user.as_bytes(), b"\0", &head].concat(), body }
 }
 
 /// A program that fetches its calls: for Go the file the handler names, else `bootstrap`.

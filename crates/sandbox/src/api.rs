@@ -68,6 +68,9 @@ pub enum CellKind {
     Template(InterpreterId),
     /// The host of WebAssembly programs, which sends `Ready` and waits for `Load`.
     Wasm,
+    /// A launcher whose root is the image it is bound to, with a layer of its own to write: the code of its [`Bind`] is an
+    /// image that was unpacked with [`Prepare::Image`]. Its one `Exec` frame says as whom the program runs.
+    Container,
 }
 
 /// What a cell can reach.
@@ -85,7 +88,7 @@ pub const LAYERS_MAX: usize = 8;
 /// What a cell is bound to. The supervisor clamps every number to what it was configured to grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bind {
-    /// The unpacked package to mount at `/code`.
+    /// The unpacked package to mount at `/code`; a container's image.
     pub code: Option<Digest>,
     /// The unpacked packages to mount, merged, at `/opt`: of two that hold the same path, the first counts. At most
     /// [`LAYERS_MAX`].
@@ -96,7 +99,7 @@ pub struct Bind {
     pub cpu_millis: u32,
     /// Processes and threads together.
     pub pids: u32,
-    /// Size of `/tmp`, within `memory_bytes`.
+    /// Size of `/tmp`, or of all that a container writes, within `memory_bytes`.
     pub tmp_bytes: u64,
 }
 
@@ -174,6 +177,9 @@ pub enum Prepare {
     Nothing,
     /// WebAssembly programs are compiled.
     Wasm,
+    /// The package is a container image, and its tree becomes the image's file system, with the owners and modes that files
+    /// have there.
+    Image,
 }
 
 impl Prepare {
@@ -181,11 +187,12 @@ impl Prepare {
         match self {
             Self::Nothing => 0,
             Self::Wasm => 1,
+            Self::Image => 2,
         }
     }
 
     pub(crate) fn from_code(code: u8) -> Option<Self> {
-        [Self::Nothing, Self::Wasm].into_iter().find(|prepare| prepare.code() == code)
+        [Self::Nothing, Self::Wasm, Self::Image].into_iter().find(|prepare| prepare.code() == code)
     }
 }
 
@@ -232,13 +239,15 @@ pub enum Step {
     Interpreter = 12,
     /// Merging the layers' trees.
     Layers = 13,
+    /// Making an image a cell's root.
+    Image = 15,
     /// Forking a template, or what was found of its child.
     Fork = 14,
 }
 
 impl Step {
     /// All steps, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Cgroup,
         Self::Net,
         Self::Uid,
@@ -253,6 +262,7 @@ impl Step {
         Self::Interpreter,
         Self::Layers,
         Self::Fork,
+        Self::Image,
     ];
 }
 
@@ -273,6 +283,7 @@ impl fmt::Display for Step {
             Self::Interpreter => "start the interpreter",
             Self::Layers => "merge the layers",
             Self::Fork => "fork the template",
+            Self::Image => "make the image the root",
         })
     }
 }

@@ -5,7 +5,7 @@
 //! DIR/installation   the installation's id, eight hexadecimal digits
 //! DIR/uids           the block of host uids it had last
 //! DIR/state/         the server's: 0700, owned by the server's uid
-//! DIR/trees/         unpacked packages: 0711, root's
+//! DIR/trees/         unpacked packages: 0700, root's; files of images belong to ids that people of the host may have
 //! ```
 //!
 //! platform leaves in the kernel (cgroups, links, tables), so that a sweep removes what this installation left and
@@ -119,7 +119,7 @@ impl Installation {
         }
 
         let this = Self { dir, id, block, _lock: lock };
-        ensure_dir(&this.trees_dir(), 0o711)?;
+        ensure_dir(&this.trees_dir(), 0o700)?;
         ensure_dir(&this.state_dir(), 0o700)?;
         give(&this.state_dir(), this.block.server_uid())?;
         Ok(this)
@@ -317,7 +317,7 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
         assert_eq!(mode(open.dir()), 0o755);
         assert_eq!(mode(&open.state_dir()), 0o700);
-        assert_eq!(mode(&open.trees_dir()), 0o711);
+        assert_eq!(mode(&open.trees_dir()), 0o700);
     }
 
     #[test]

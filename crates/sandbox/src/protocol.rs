@@ -136,6 +136,7 @@ impl Request {
                     CellKind::Wasm => (3, 0),
                     CellKind::LeanPython(interpreter) => (4, interpreter.0),
                     CellKind::Template(interpreter) => (5, interpreter.0),
+                    CellKind::Container => (6, 0),
                 };
                 out.u8(kind).rest(&interpreter.to_le_bytes());
                 out.u8(match net {
@@ -182,6 +183,7 @@ impl Request {
                     (3, 0) => CellKind::Wasm,
                     (4, interpreter) => CellKind::LeanPython(InterpreterId(interpreter)),
                     (5, interpreter) => CellKind::Template(InterpreterId(interpreter)),
+                    (6, 0) => CellKind::Container,
                     _ => return Err(Garbage),
                 },
                 net: match from.u8()? {
@@ -419,6 +421,7 @@ mod tests {
             Ask::Make { kind: CellKind::LeanPython(InterpreterId(1)), net: Net::Internet },
             Ask::Make { kind: CellKind::Template(InterpreterId(1)), net: Net::Internet },
             Ask::Make { kind: CellKind::Wasm, net: Net::Loopback },
+            Ask::Make { kind: CellKind::Container, net: Net::Internet },
             Ask::Fork { template: CellId(11) },
             Ask::Bind { cell, bind: Bind { code: None, layers: Vec::new(), ..bind } },
             Ask::Bind { cell, bind },

@@ -111,7 +111,10 @@ pub fn run(trades: Trades) -> Result<ExitCode, SpawnerError> {
     }
     match walls::serve(socket, host_proc).kind {
         walls::CellKind::Launcher => walls::launcher::run(),
-        walls::CellKind::Unpacker => unpacker(trades.unpack).map_err(|source| SpawnerError::Io { what: "unpack", source }),
+        walls::CellKind::Container => walls::launcher::run_container(),
+        walls::CellKind::Unpacker | walls::CellKind::ImageUnpacker => {
+            unpacker(trades.unpack).map_err(|source| SpawnerError::Io { what: "unpack", source })
+        }
         walls::CellKind::Wasm => {
             let channel = sys::adopt(CHANNEL).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF));
             channel.map(trades.wasm).map_err(|source| SpawnerError::Io { what: "take the channel", source })

@@ -2,7 +2,8 @@
 //!
 //! Every platform on a host claims a [`Block`] of 65,536 uids, far above those of people and services. The block's first
 //! is the server's, the next ones are kept for the platform, and [`Uids`] hands out the rest, one per live cell. Gids
-//! are the same numbers.
+//! are the same numbers. A container has as many uids as a block instead: a range out of those that go with the block,
+//! above all blocks.
 //!
 //! # Invariants
 //! - A block belongs to one platform of this host at a time; the kernel drops the claim when its holder dies.
@@ -23,6 +24,11 @@ pub const BLOCK_SIZE: u32 = 65_536;
 pub const FIRST_UID: u32 = 1_000_000_000;
 /// How many blocks a host has, and so how many platforms it can run.
 pub const BLOCKS: u32 = 32;
+/// The first uid of the first range of a container.
+const FIRST_RANGE: u32 = 2_000_000_000;
+/// How many containers, and unpackers of images, a platform has at a time.
+const RANGES: u32 = 512;
+const _: () = assert!((u32::MAX - FIRST_RANGE) / BLOCK_SIZE > BLOCKS * RANGES);
 /// Uids at the start of a block that no cell gets: the server's and spares.
 const RESERVED: u32 = 16;
 /// One lock file per block. In memory: a reboot forgets it, and nothing survives a reboot that needs it.
@@ -100,20 +106,53 @@ impl Block {
     #[must_use]
     pub fn cells(&self) -> Uids {
         let first = self.server_uid();
-        Uids::new(first + RESERVED..first + BLOCK_SIZE)
+        let ranges = self.index * RANGES..(self.index + 1) * RANGES;
+        Uids::new(first + RESERVED..first + BLOCK_SIZE, ranges)
     }
 }
 
-/// Hands out the uids of one block: first those never used, then the one that was given back longest ago.
+/// Hands out the uids of one block, and the ranges that go with it: first those never used, then what was given back longest
+/// ago.
 #[derive(Debug)]
 pub struct Uids {
+    single: Numbers,
+    /// By their numbers.
+    ranges: Numbers,
+}
+
+impl Uids {
+    fn new(single: Range<u32>, ranges: Range<u32>) -> Self {
+        Self { single: Numbers::new(single), ranges: Numbers::new(ranges) }
+    }
+
+    /// A uid that no live cell has, or `None` when all are taken.
+    pub fn take(&mut self) -> Option<u32> {
+        self.single.take()
+    }
+
+    /// The first of [`BLOCK_SIZE`] uids that no live cell has, or `None` when all ranges are taken.
+    pub fn take_range(&mut self) -> Option<u32> {
+        self.ranges.take().map(|range| FIRST_RANGE + range * BLOCK_SIZE)
+    }
+
+    /// Gives back what `uid` is or begins, once nothing runs under it. What is not taken is left as it is.
+    pub fn give_back(&mut self, uid: u32) {
+        match uid.checked_sub(FIRST_RANGE) {
+            None => self.single.give_back(uid),
+            Some(offset) => self.ranges.give_back(offset / BLOCK_SIZE),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Numbers {
     range: Range<u32>,
     fresh: VecDeque<Range<u32>>,
     returned: VecDeque<u32>,
     live: HashSet<u32>,
 }
 
-impl Uids {
+impl Numbers {
     fn new(range: Range<u32>) -> Self {
         // Starting anywhere keeps the first cells after a restart from being the first cells before it.
         let mut bytes = [0; 4];
@@ -123,8 +162,7 @@ impl Uids {
         Self { range, fresh, returned: VecDeque::new(), live: HashSet::new() }
     }
 
-    /// A uid that no live cell has, or `None` when all are taken.
-    pub fn take(&mut self) -> Option<u32> {
+    fn take(&mut self) -> Option<u32> {
         let uid = loop {
             let Some(first) = self.fresh.front_mut() else { break self.returned.pop_front()? };
             match first.next() {
@@ -136,8 +174,7 @@ impl Uids {
         Some(uid)
     }
 
-    /// Gives `uid` back, once nothing runs under it. One that is not taken is left as it is.
-    pub fn give_back(&mut self, uid: u32) {
+    fn give_back(&mut self, uid: u32) {
         debug_assert!(self.range.contains(&uid), "uid {uid} is of another block");
         if self.live.remove(&uid) {
             self.returned.push_back(uid);
@@ -145,8 +182,8 @@ impl Uids {
     }
 
     /// How many are taken.
-    #[must_use]
-    pub fn live(&self) -> usize {
+    #[cfg(test)]
+    fn live(&self) -> usize {
         self.live.len()
     }
 }
@@ -191,7 +228,7 @@ mod tests {
 
     #[test]
     fn no_uid_is_handed_out_twice_and_reuse_comes_last() {
-        let mut uids = Uids::new(100..110);
+        let mut uids = Numbers::new(100..110);
         let mut taken: Vec<_> = (0..10).map(|_| uids.take().unwrap()).collect();
         assert_eq!(uids.take(), None);
         uids.give_back(taken[3]);
@@ -204,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_uid_just_given_back_waits_for_all_others() {
-        let mut uids = Uids::new(100..104);
+        let mut uids = Numbers::new(100..104);
         let first = uids.take().unwrap();
         uids.give_back(first);
         let next: Vec<_> = (0..4).map(|_| uids.take().unwrap()).collect();
@@ -213,8 +250,29 @@ mod tests {
     }
 
     #[test]
+    fn containers_have_ranges_that_meet_nothing_else() {
+        let blocks: Vec<_> = {
+            let dir = tempfile::tempdir().unwrap();
+            (0..BLOCKS).map(|_| Block::claim_in(dir.path(), None).unwrap()).collect()
+        };
+        let mut ends = Vec::new();
+        for block in &blocks {
+            let mut uids = block.cells();
+            let firsts: Vec<_> = std::iter::from_fn(|| uids.take_range()).collect();
+            assert_eq!(firsts.len(), RANGES as usize);
+            ends.extend(firsts.iter().map(|first| (*first, first.checked_add(BLOCK_SIZE).unwrap())));
+            assert!(uids.take().unwrap() < FIRST_RANGE);
+            uids.give_back(firsts[7]);
+            assert_eq!((uids.take_range(), uids.take_range()), (Some(firsts[7]), None));
+        }
+        ends.sort_unstable();
+        assert!(ends.windows(2).all(|pair| pair[0].1 <= pair[1].0));
+        assert!(ends[0].0 >= FIRST_UID + BLOCKS * BLOCK_SIZE);
+    }
+
+    #[test]
     fn giving_back_twice_gives_back_once() {
-        let mut uids = Uids::new(100..101);
+        let mut uids = Numbers::new(100..101);
         let uid = uids.take().unwrap();
         uids.give_back(uid);
         uids.give_back(uid);

@@ -19,8 +19,11 @@ pub fn spawner_main() -> Result<ExitCode, SpawnerError> {
 fn unpack(job: UnpackJob) -> ExitCode {
     let UnpackJob { package, out, report, limits, prepare } = job;
     let limits = UnpackLimits { bytes: limits.bytes, entries: limits.entries };
+    if prepare == Prepare::Image {
+        return dunlin_unpack::run_image(package, out.as_fd(), report, &limits);
+    }
     dunlin_unpack::run(package, out.as_fd(), report, &limits, |tree| match prepare {
-        Prepare::Nothing => Ok(Vec::new()),
+        Prepare::Nothing | Prepare::Image => Ok(Vec::new()),
         Prepare::Wasm => dunlin_wasm::prepare(tree).map_err(|error| error.to_string()),
     })
 }

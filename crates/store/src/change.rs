@@ -7,8 +7,8 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use dunlin_model::{
-    Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, Layer, LayerKey, LayerVersion, Revision, Setting,
-    SettingContent, SettingKey, SettingKind, Trigger, TriggerKey, Version, VersionId,
+    Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, ImageKey, Layer, LayerKey, LayerVersion, LocalImage,
+    Revision, Setting, SettingContent, SettingKey, SettingKind, Trigger, TriggerKey, Version, VersionId,
 };
 use jiff::Timestamp;
 
@@ -110,6 +110,14 @@ pub(crate) enum Change {
     DeleteDomain {
         key: DomainKey,
         expected: Revision,
+    },
+    PutImage {
+        key: ImageKey,
+        image: Box<LocalImage>,
+        limit: usize,
+    },
+    DeleteImage {
+        key: ImageKey,
     },
     PutAccessKey(AccessKey),
 }
@@ -371,6 +379,15 @@ impl Change {
                 expect(view.domains.get(key), *expected)?;
                 view.domains.remove(key);
                 view.hosts.remove(key.name().as_str());
+            }
+            Self::PutImage { key, image, limit } => {
+                if view.images.get(key).is_none() && view.images(key.account()).count() >= *limit {
+                    return Err(Refused::LimitExceeded { limit: *limit });
+                }
+                view.images.insert(key.clone(), stored(&**image, next));
+            }
+            Self::DeleteImage { key } => {
+                view.images.remove(key).ok_or(Refused::NotFound)?;
             }
             Self::PutAccessKey(key) => view.access_keys.insert(key.id.clone(), Arc::new(key.clone())),
         }

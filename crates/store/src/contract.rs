@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a broken promise is a panic here")]
 
 mod domains;
+mod images;
 mod layers;
 mod settings;
 mod versions;
@@ -18,6 +19,8 @@ use jiff::Timestamp;
 
 use self::domains::{a_domain_belongs_to_one_account_and_is_found_by_its_name, an_account_has_so_many_domains_and_sees_its_own};
 pub use self::domains::{domain, domain_key};
+use self::images::an_image_is_its_accounts_and_the_last_one_pushed;
+pub use self::images::{image, image_key};
 use self::layers::{
     a_layer_is_its_accounts_own_until_it_is_shared, a_layers_versions_are_numbered_once_and_limited,
     layers_that_are_made_at_once_get_numbers_of_their_own,
@@ -75,6 +78,7 @@ cases! {
     a_layer_is_its_accounts_own_until_it_is_shared,
     a_domain_belongs_to_one_account_and_is_found_by_its_name,
     an_account_has_so_many_domains_and_sees_its_own,
+    an_image_is_its_accounts_and_the_last_one_pushed,
 }
 
 /// Runs every case over a fresh store from `fresh`.

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use dunlin_model::{
-    AccountScope, Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, LayerKey, LayerVersion, Record, RequestId,
-    Revision, Setting, SettingKey, Trigger, TriggerKey, VersionId,
+    AccountScope, Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, ImageKey, LayerKey, LayerVersion, LocalImage,
+    Record, RequestId, Revision, Setting, SettingKey, Trigger, TriggerKey, VersionId,
 };
 use jiff::Timestamp;
 
@@ -185,6 +185,15 @@ impl Store for Memory {
 
     async fn delete_domain(&self, key: &DomainKey, expected: Revision) -> Result<(), DeleteError> {
         self.change(&Change::DeleteDomain { key: key.clone(), expected })?;
+        Ok(())
+    }
+
+    async fn put_image(&self, key: &ImageKey, image: &LocalImage, limit: usize) -> Result<Revision, CreateError> {
+        Ok(self.change(&Change::PutImage { key: key.clone(), image: Box::new(image.clone()), limit })?.revision)
+    }
+
+    async fn delete_image(&self, key: &ImageKey) -> Result<(), DeleteError> {
+        self.change(&Change::DeleteImage { key: key.clone() })?;
         Ok(())
     }
 

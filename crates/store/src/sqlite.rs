@@ -5,6 +5,7 @@
 //! never called on a thread that drives tasks. The queue is bounded: when the disk stalls, callers wait.
 
 mod domains;
+mod images;
 mod layers;
 mod open;
 mod rows;
@@ -21,8 +22,8 @@ use std::sync::atomic::Ordering;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use dunlin_model::{
-    AccountScope, Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, LayerKey, LayerVersion, Record, Revision,
-    Setting, SettingKey, Trigger, TriggerKey, VersionId,
+    AccountScope, Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, ImageKey, LayerKey, LayerVersion, LocalImage,
+    Record, Revision, Setting, SettingKey, Trigger, TriggerKey, VersionId,
 };
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -271,6 +272,15 @@ impl Store for Sqlite {
 
     async fn delete_domain(&self, key: &DomainKey, expected: Revision) -> Result<(), DeleteError> {
         self.change(Change::DeleteDomain { key: key.clone(), expected }).await?;
+        Ok(())
+    }
+
+    async fn put_image(&self, key: &ImageKey, image: &LocalImage, limit: usize) -> Result<Revision, CreateError> {
+        Ok(self.change(Change::PutImage { key: key.clone(), image: Box::new(image.clone()), limit }).await?.revision)
+    }
+
+    async fn delete_image(&self, key: &ImageKey) -> Result<(), DeleteError> {
+        self.change(Change::DeleteImage { key: key.clone() }).await?;
         Ok(())
     }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use dunlin_model::{
     AccessKeyId, AccountId, AccountScope, Alias, AliasKey, CustomDomain, DomainKey, Function, FunctionKey, FunctionName,
-    LayerKey, LayerVersion, Record, RequestId, Revision, Setting, SettingKey, Trigger, TriggerKey, VersionId,
+    ImageKey, LayerKey, LayerVersion, LocalImage, Record, RequestId, Revision, Setting, SettingKey, Trigger, TriggerKey,
+    VersionId,
 };
 use jiff::Timestamp;
 
@@ -159,6 +160,11 @@ pub trait Store: Send + Sync + 'static {
     async fn replace_domain(&self, key: &DomainKey, domain: &CustomDomain, expected: Revision) -> Result<Revision, ReplaceError>;
     /// Removes the custom domain only if it is still at `expected`.
     async fn delete_domain(&self, key: &DomainKey, expected: Revision) -> Result<(), DeleteError>;
+
+    /// Adds an image of the account's own, if it has fewer than `limit`, or replaces the one of that name.
+    async fn put_image(&self, key: &ImageKey, image: &LocalImage, limit: usize) -> Result<Revision, CreateError>;
+    /// Removes an image.
+    async fn delete_image(&self, key: &ImageKey) -> Result<(), DeleteError>;
 
     /// Adds or replaces an access key.
     async fn put_access_key(&self, key: &AccessKey) -> Result<(), StoreError>;

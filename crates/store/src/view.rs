@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use dunlin_model::{
-    AccessKeyId, AccountId, AccountScope, Alias, AliasKey, AliasName, CustomDomain, DomainKey, Function, FunctionKey, Layer,
-    LayerArn, LayerKey, LayerUse, LayerVersion, Qualifier, Setting, SettingKey, SettingKind, Target, Trigger, TriggerKey,
-    Version, VersionId,
+    AccessKeyId, AccountId, AccountScope, Alias, AliasKey, AliasName, CustomDomain, DomainKey, Function, FunctionKey, ImageKey,
+    Layer, LayerArn, LayerKey, LayerUse, LayerVersion, LocalImage, Qualifier, Setting, SettingKey, SettingKind, Target, Trigger,
+    TriggerKey, Version, VersionId,
 };
 
 use crate::sorted::Sorted;
@@ -29,6 +29,7 @@ pub struct View {
     pub(crate) domains: Sorted<DomainKey, Arc<Stored<CustomDomain>>>,
     /// The same by name alone: a host belongs to one account.
     pub(crate) hosts: Sorted<String, (DomainKey, Arc<Stored<CustomDomain>>)>,
+    pub(crate) images: Sorted<ImageKey, Arc<Stored<LocalImage>>>,
     pub(crate) access_keys: Sorted<AccessKeyId, Arc<AccessKey>>,
     /// Functions per account, so that a limit is checked without counting.
     pub(crate) counts: Sorted<AccountId, usize>,
@@ -219,6 +220,25 @@ impl View {
             .skip_before(|key| key.account() < account)
             .take_while(move |(key, _)| key.account() == account)
             .map(|(_, domain)| domain)
+    }
+
+    /// The image called `key`.
+    #[must_use]
+    pub fn image(&self, key: &ImageKey) -> Option<&Arc<Stored<LocalImage>>> {
+        self.images.get(key)
+    }
+
+    /// The account's images, by name.
+    pub fn images(&self, account: &AccountId) -> impl Iterator<Item = &Arc<Stored<LocalImage>>> {
+        self.images
+            .skip_before(|key| key.account() < account)
+            .take_while(move |(key, _)| key.account() == account)
+            .map(|(_, image)| image)
+    }
+
+    /// Every image there is.
+    pub fn all_images(&self) -> impl Iterator<Item = &Arc<Stored<LocalImage>>> {
+        self.images.skip_before(|_| false).map(|(_, image)| image)
     }
 
     /// The keys of all settings of one function.

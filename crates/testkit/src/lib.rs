@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod http;
+pub mod image;
 pub mod platform;
 pub mod streams;
 

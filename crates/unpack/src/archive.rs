@@ -60,6 +60,13 @@ impl<'a> Section<'a> {
     pub(crate) fn new(file: &'a File, at: u64, length: u64) -> Self {
         Self { file, at, end: at.saturating_add(length) }
     }
+
+    /// Passes over bytes. False when there are not as many.
+    pub(crate) fn pass(&mut self, bytes: u64) -> bool {
+        let fits = bytes <= self.end - self.at;
+        self.at = if fits { self.at + bytes } else { self.end };
+        fits
+    }
 }
 
 impl Read for Section<'_> {

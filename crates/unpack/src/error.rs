@@ -143,6 +143,51 @@ problems! {
     Checksum = "bad_checksum", "its contents do not match their checksum";
     /// The compressed data is damaged.
     Corrupt = "corrupt", "its compressed data is damaged";
+    /// No image at all.
+    NotAnImage {
+        /// What does not hold.
+        what: &'static str
+    } = "not_an_image", "the archive is no image: {what}";
+    /// A part of an image is missing.
+    NoBlob {
+        /// How the image calls it.
+        name: String
+    } = "missing_blob", "the image is not whole: it lacks {name}";
+    /// A part of an image is another one.
+    Digest {
+        /// How the image calls it.
+        name: String
+    } = "bad_digest", "the image is damaged: {name} does not have the digest that it should have";
+    /// A part of an image cannot be read.
+    Document {
+        /// Which one.
+        name: &'static str,
+        /// What is wrong with it.
+        why: String
+    } = "bad_document", "the image's {name} cannot be read: {why}";
+    /// For another machine.
+    Platform {
+        /// What there is.
+        found: String
+    } = "platform", "the image is not for linux/amd64 but for {found}";
+    /// The image's user is not in the image.
+    User {
+        /// As the image calls it.
+        user: String
+    } = "bad_user", "the image's user '{user}' is in neither /etc/passwd nor /etc/group of the image, or has an id above 65535";
+    /// No tar.
+    Tar {
+        /// What does not hold.
+        what: &'static str
+    } = "bad_tar", "a tar archive is damaged: {what}";
+    /// A file with holes.
+    Sparse = "sparse", "is stored as a sparse file; store it as a plain one";
+    /// An owner that a container does not have.
+    Owner = "bad_owner", "belongs to a user or group above 65535";
+    /// A hard link to nothing.
+    LinkTarget = "bad_link", "is a hard link to something that is not there, or is a folder";
+    /// A place that the platform needs.
+    Place = "bad_place", "must be a folder: the platform mounts something on it";
     /// Unpacked well, but useless.
     Unprepared {
         /// Why, as it is told.

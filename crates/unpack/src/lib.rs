@@ -19,6 +19,7 @@
 mod archive;
 mod error;
 mod format;
+pub mod image;
 mod pack;
 mod tree;
 mod write;
@@ -88,6 +89,21 @@ pub fn run(
         Ok(prepared) => Ok((unpacked, prepared)),
         Err(reason) => Err(Problem::Unprepared { reason }.into()),
     });
+    tell(report, unpacked)
+}
+
+/// Makes the file system of the image in `archive` in `out` and says on `report` how it went, as [`run`] does. What was
+/// prepared is the image's configuration, as JSON.
+#[must_use]
+pub fn run_image(archive: OwnedFd, out: BorrowedFd<'_>, report: OwnedFd, limits: &UnpackLimits) -> ExitCode {
+    let unpacked = image::unpack(&File::from(archive), out, limits).and_then(|(unpacked, config)| {
+        let config = serde_json::to_string(&config).map_err(|error| Problem::Io(error.into()))?;
+        Ok((unpacked, vec![config]))
+    });
+    tell(report, unpacked)
+}
+
+fn tell(report: OwnedFd, unpacked: Result<(Unpacked, Vec<String>), Rejected>) -> ExitCode {
     let (report_body, code) = match unpacked {
         Ok((Unpacked { bytes, entries, manifest }, prepared)) => {
             let manifest = manifest.iter().map(|byte| format!("{byte:02x}")).collect();

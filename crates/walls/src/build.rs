@@ -14,9 +14,10 @@ use rustix::mount::MountFlags;
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::LinkNameSpaceType;
 
+use crate::ids::Mapper;
 use crate::landlock;
 use crate::limit::write_at;
-use crate::protocol::{Descriptors, MakeRequest, Step, Wall};
+use crate::protocol::{CellKind, Descriptors, MakeRequest, Step, Wall};
 use crate::serve::{Spawner, errno};
 use crate::sys;
 
@@ -68,15 +69,20 @@ pub(crate) fn walls(spawner: &Spawner, request: &MakeRequest, descriptors: &Desc
     if keeps(Wall::Capabilities) && !keeps(Wall::UserNamespace) {
         sys::limit_bounding_set().map_err(at(Step::Capabilities))?;
     }
+    let has_map = keeps(Wall::HostUid) && keeps(Wall::UserNamespace) && request.kind.has_many_ids();
+    let mapper = has_map.then(|| Mapper::start(spawner.host_proc.as_fd(), request.host_uid)).transpose();
+    let mapper = mapper.map_err(at(Step::UserNamespace))?;
     if keeps(Wall::HostUid) {
         take_uid(request.host_uid).map_err(at(Step::HostUid))?;
     }
-    if keeps(Wall::UserNamespace) {
+    if let Some(mapper) = mapper {
+        mapper.enter().map_err(at(Step::UserNamespace))?;
+    } else if keeps(Wall::UserNamespace) {
         let uid = if keeps(Wall::HostUid) { request.host_uid } else { 0 };
         own_user_namespace(spawner.host_proc.as_fd(), uid).map_err(at(Step::UserNamespace))?;
     }
     if keeps(Wall::Capabilities) {
-        drop_capabilities(keeps(Wall::UserNamespace)).map_err(at(Step::Capabilities))?;
+        drop_capabilities(keeps(Wall::UserNamespace), kept(request.kind)).map_err(at(Step::Capabilities))?;
     }
     if keeps(Wall::NoNewPrivs) {
         sys::set_prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map_err(at(Step::NoNewPrivs))?;
@@ -86,6 +92,10 @@ pub(crate) fn walls(spawner: &Spawner, request: &MakeRequest, descriptors: &Desc
         sys::set_prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong).map_err(at(Step::DeathSignal))?;
     }
     arrange(spawner, request, descriptors, null).map_err(at(Step::Descriptors))?;
+    if request.kind == CellKind::Container {
+        // What is left are those that look at files and calls, and the files are not there yet: see `launcher::run_container`.
+        return Ok(());
+    }
     if keeps(Wall::NoNewPrivs) && keeps(Wall::Landlock) {
         landlock::enforce().map_err(at(Step::Landlock))?;
     }
@@ -220,12 +230,27 @@ fn own_user_namespace(host_proc: BorrowedFd<'_>, uid: u32) -> io::Result<()> {
     write_at(own.as_fd(), "gid_map", &map)
 }
 
-fn drop_capabilities(bounding_too: bool) -> io::Result<()> {
+/// Capabilities over a child's own user namespace, and nothing else, that it needs for what it does before a tenant's code
+/// runs. None comes through an exec.
+fn kept(kind: CellKind) -> u32 {
+    const CHOWN: u32 = 1 << 0;
+    const DAC_OVERRIDE: u32 = 1 << 1;
+    const FOWNER: u32 = 1 << 3;
+    const SETGID: u32 = 1 << 6;
+    const SETUID: u32 = 1 << 7;
+    match kind {
+        CellKind::Container => SETUID | SETGID,
+        CellKind::ImageUnpacker => CHOWN | DAC_OVERRIDE | FOWNER,
+        _ => 0,
+    }
+}
+
+fn drop_capabilities(bounding_too: bool, kept: u32) -> io::Result<()> {
     if bounding_too {
         sys::limit_bounding_set()?;
     }
     sys::set_prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong)?;
-    sys::zero_capabilities()
+    sys::keep_capabilities(kept)
 }
 
 /// Descriptors 0 to 3 (and 4), and no other. Those inherited by a program it starts are 0 to 2.

@@ -45,6 +45,17 @@ pub(crate) fn enforce() -> io::Result<()> {
     rules.enforce()
 }
 
+/// The same for a container, whose files are all below its own root and its own to write. What it must not write is mounted
+/// read-only.
+pub(crate) fn enforce_in_image() -> io::Result<()> {
+    let version = landlock_version()?;
+    let known = known(version);
+    let rules = Ruleset::new(known, if version >= SCOPES_SINCE { SCOPES } else { 0 })?;
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    rules.allow(root.as_fd(), known.but(NEVER))?;
+    rules.enforce()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,8 +8,9 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use crate::build::send_error;
+use crate::ids::User;
 use crate::serve::errno;
-use crate::sys;
+use crate::{landlock, seccomp, sys};
 
 const HEADER: usize = 32;
 const EXEC: u8 = 1;
@@ -20,6 +21,28 @@ const BODY_MAX: usize = 2 << 20;
 /// The exit status that means the program could not be started.
 const NOT_STARTED: i32 = 127;
 const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/usr/bin:/bin";
+
+/// Runs in a [`crate::CellKind::Container`] child, which has its image's root by the time the frame comes: the frame's
+/// directory has the user's ids in front, `<uid>:<gid>[:<gid>…]` and a NUL. The last walls are built before the program runs.
+pub fn run_container() -> ! {
+    let channel = sys::channel();
+    let (user, exec) = match read_exec_as(channel) {
+        Ok(Some(read)) => read,
+        Ok(None) => sys::exit_now(0),
+        Err(error) => fail(channel, &error, "cannot read the Exec frame"),
+    };
+    let walls = || -> io::Result<()> {
+        user.become_it()?;
+        landlock::enforce_in_image()?;
+        sys::install_filter(&seccomp::program())
+    };
+    if let Err(error) = walls() {
+        fail(channel, &error, "cannot build the container's walls");
+    }
+    let error = start(&exec, channel);
+    let what = exec.arguments.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    fail(channel, &error, &format!("cannot start {what}"))
+}
 
 /// Runs in a [`crate::CellKind::Launcher`] child, with the channel on descriptor 3. Exits quietly when the server
 /// closes the channel without a frame.
@@ -76,8 +99,26 @@ fn strings(bytes: &[u8]) -> Option<Vec<CString>> {
     bytes.split(|byte| *byte == 0).map(|part| CString::new(part).ok()).collect()
 }
 
+fn invalid() -> io::Error {
+    io::Error::from_raw_os_error(libc::EPROTO)
+}
+
 fn read_exec(channel: BorrowedFd<'_>) -> io::Result<Option<Exec>> {
-    let invalid = || io::Error::from_raw_os_error(libc::EPROTO);
+    let Some((flags, head, body)) = read_frame(channel)? else { return Ok(None) };
+    Exec::parse(flags, &head, &body).map(Some).ok_or_else(invalid)
+}
+
+fn read_exec_as(channel: BorrowedFd<'_>) -> io::Result<Option<(User, Exec)>> {
+    let Some((flags, head, body)) = read_frame(channel)? else { return Ok(None) };
+    let end = head.iter().position(|byte| *byte == 0).ok_or_else(invalid)?;
+    let user = std::str::from_utf8(&head[..end]).ok().and_then(User::parse).ok_or_else(invalid)?;
+    Exec::parse(flags, &head[end + 1..], &body).map(|exec| Some((user, exec))).ok_or_else(invalid)
+}
+
+/// Flags, head and body.
+type Frame = (u8, Vec<u8>, Vec<u8>);
+
+fn read_frame(channel: BorrowedFd<'_>) -> io::Result<Option<Frame>> {
     let mut header = [0; HEADER];
     if !read_exact(channel, &mut header)? {
         return Ok(None);
@@ -95,7 +136,7 @@ fn read_exec(channel: BorrowedFd<'_>) -> io::Result<Option<Exec>> {
     if !read_exact(channel, &mut head)? || !read_exact(channel, &mut body)? {
         return Err(invalid());
     }
-    Exec::parse(header[1], &head, &body).map(Some).ok_or_else(invalid)
+    Ok(Some((header[1], head, body)))
 }
 
 /// Fills the buffer. `false` when the stream ended before its first byte; ending later is an error.

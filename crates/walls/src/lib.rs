@@ -27,6 +27,7 @@
 
 mod build;
 pub mod forker;
+pub mod ids;
 mod landlock;
 pub mod launcher;
 pub mod limit;

@@ -69,12 +69,12 @@ fn adopt(host_proc: BorrowedFd<'_>, helper: i32, socket: BorrowedFd<'_>) -> io::
     Ok(namespace)
 }
 
-fn say(socket: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn say(socket: BorrowedFd<'_>) -> io::Result<()> {
     rustix::net::send(socket, b".", rustix::net::SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
-fn hear(socket: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn hear(socket: BorrowedFd<'_>) -> io::Result<()> {
     let mut byte = [0; 1];
     let (length, _) =
         rustix::io::retry_on_intr(|| rustix::net::recv(socket, byte.as_mut_slice(), rustix::net::RecvFlags::empty()))?;

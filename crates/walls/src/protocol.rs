@@ -15,7 +15,7 @@ use rustix::net::{
 };
 
 /// Changes whenever a layout or a meaning below changes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The most cgroup descriptors one request carries: one per version 1 hierarchy in use.
 pub const CGROUPS_MAX: usize = 16;
@@ -40,6 +40,10 @@ pub enum CellKind {
     Unpacker,
     /// Hosts WebAssembly programs.
     Wasm,
+    /// Waits like a launcher, with the last walls still to be built: the file system they are about comes with its image.
+    Container,
+    /// Unpacks one image, whose files belong to many, and exits. Its descriptor 4 is the image.
+    ImageUnpacker,
 }
 
 impl CellKind {
@@ -50,13 +54,28 @@ impl CellKind {
             CellKind::Unpacker => 3,
             CellKind::Wasm => 4,
             CellKind::Template => 5,
+            CellKind::Container => 6,
+            CellKind::ImageUnpacker => 7,
         }
     }
 
+    /// Whether it has [`ids::COUNT`](crate::ids::COUNT) uids of its own rather than one.
+    #[must_use]
+    pub fn has_many_ids(self) -> bool {
+        matches!(self, CellKind::Container | CellKind::ImageUnpacker)
+    }
+
     fn from_code(code: u32) -> Option<CellKind> {
-        [CellKind::Launcher, CellKind::Python, CellKind::Unpacker, CellKind::Wasm, CellKind::Template]
-            .into_iter()
-            .find(|kind| kind.code() == code)
+        const ALL: [CellKind; 7] = [
+            CellKind::Launcher,
+            CellKind::Python,
+            CellKind::Unpacker,
+            CellKind::Wasm,
+            CellKind::Template,
+            CellKind::Container,
+            CellKind::ImageUnpacker,
+        ];
+        ALL.into_iter().find(|kind| kind.code() == code)
     }
 }
 
@@ -73,7 +92,7 @@ impl CellKind {
 pub struct MakeRequest {
     /// What the child becomes.
     pub kind: CellKind,
-    /// The uid and gid on the host that no other live child has.
+    /// The uid and gid on the host that no other live child has; the first of them for a child that has many.
     pub host_uid: u32,
     /// Size of `/tmp`; `/dev/shm` gets a quarter of it.
     pub tmp_bytes: u64,
@@ -293,7 +312,15 @@ mod tests {
 
     #[test]
     fn a_request_survives_its_bytes() {
-        for kind in [CellKind::Launcher, CellKind::Python, CellKind::Unpacker, CellKind::Wasm, CellKind::Template] {
+        for kind in [
+            CellKind::Launcher,
+            CellKind::Python,
+            CellKind::Unpacker,
+            CellKind::Wasm,
+            CellKind::Template,
+            CellKind::Container,
+            CellKind::ImageUnpacker,
+        ] {
             let request = MakeRequest {
                 kind,
                 host_uid: 2_000_000_123,

@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "a test has no outside")]
 
 mod functions;
+mod images;
 mod layers;
 mod rig;
 mod scaling;

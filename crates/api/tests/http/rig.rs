@@ -63,13 +63,20 @@ impl Sandboxes for Unpacker {
     async fn end(&self, cell: CellId) -> Result<Ended, EndError> {
         Err(EndError::NoSuchCell(cell))
     }
-    async fn unpack(&self, package: Digest, zip: OwnedFd, _: UnpackLimits, _: Prepare) -> Result<UnpackReport, UnpackError> {
+    async fn unpack(
+        &self,
+        package: Digest,
+        zip: OwnedFd,
+        _: UnpackLimits,
+        prepare: Prepare,
+    ) -> Result<UnpackReport, UnpackError> {
         let bytes = std::io::read_to_string(std::fs::File::from(zip)).unwrap_or_default();
         if bytes.as_bytes() == BAD_ZIP {
             return Err(UnpackError::Rejected { code: "traversal".to_owned(), message: "entry '../evil' climbs out".to_owned() });
         }
         self.trees.lock().unwrap().insert(package);
-        Ok(UnpackReport { bytes: 1, entries: 1, manifest: None, prepared: Some(Vec::new()) })
+        let prepared = if prepare == Prepare::Image { vec![r#"{"entrypoint":["/server"]}"#.to_owned()] } else { Vec::new() };
+        Ok(UnpackReport { bytes: 1, entries: 1, manifest: None, prepared: Some(prepared) })
     }
     async fn discard_tree(&self, package: Digest) -> Result<(), BindError> {
         self.trees.lock().unwrap().remove(&package);

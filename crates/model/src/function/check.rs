@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{CustomRuntimeConfig, FunctionConfig, LifecycleHook, Tag};
+use crate::image::ImageReference;
 use crate::limits::{InvalidField, Limits};
 use crate::runtime_name::Language;
 
@@ -70,6 +71,9 @@ impl FunctionConfig {
         if let Some(custom) = &self.custom_runtime_config {
             check_custom(custom)?;
         }
+        if self.runtime.is_container() {
+            self.check_container()?;
+        }
         if let Some(hooks) = &self.instance_lifecycle_config {
             check_hook("instanceLifecycleConfig.initializer", hooks.initializer.as_ref(), limits.initializer_s_max)?;
             check_hook("instanceLifecycleConfig.preStop", hooks.pre_stop.as_ref(), limits.pre_stop_s_max)?;
@@ -81,6 +85,36 @@ impl FunctionConfig {
         }
         if let Some(tags) = &self.tags {
             check_tags(tags)?;
+        }
+        Ok(())
+    }
+
+    fn check_container(&self) -> Result<(), InvalidField> {
+        let wrong = |member: &str, problem: &str| Err(InvalidField::new(format!("customContainerConfig.{member}"), problem));
+        let container = self.container()?;
+        let image = container.image.as_deref().unwrap_or_default();
+        if image.is_empty() {
+            return wrong("image", "is required for the runtime custom-container: REGISTRY/REPOSITORY:TAG, or local/NAME:TAG");
+        }
+        if let Err(invalid) = image.parse::<ImageReference>() {
+            return wrong("image", &format!("is invalid: {}", invalid.rule));
+        }
+        check_server("customContainerConfig", &container.server())?;
+        check_words("customContainerConfig.entrypoint", container.entrypoint.as_deref())?;
+        check_words("customContainerConfig.command", container.command.as_deref())?;
+        let certificates = container.registry_config.and_then(|registry| registry.cert_config).unwrap_or_default();
+        if certificates.insecure == Some(true) {
+            return wrong("registryConfig.certConfig.insecure", "must be false: registries are spoken with over verified TLS");
+        }
+        if certificates.root_ca_cert_base64.is_some_and(|authority| !authority.is_empty()) {
+            let why = "is not supported: add the authority to those that the machine trusts";
+            return wrong("registryConfig.certConfig.rootCaCertBase64", why);
+        }
+        if self.layers.as_ref().is_some_and(|layers| !layers.is_empty()) {
+            return Err(InvalidField::new(
+                "layers",
+                "must be empty for the runtime custom-container: put the files into the image",
+            ));
         }
         Ok(())
     }
@@ -187,16 +221,22 @@ fn check_environment(variables: &BTreeMap<String, String>, limits: &Limits) -> R
 }
 
 fn check_custom(custom: &CustomRuntimeConfig) -> Result<(), InvalidField> {
-    if let Some(port) = custom.port.filter(|port| !(1..=65_535).contains(port)) {
-        return Err(InvalidField::new("customRuntimeConfig.port", format!("must be between 1 and 65535 (actual: {port})")));
+    check_server("customRuntimeConfig", custom)?;
+    check_words("customRuntimeConfig.command", custom.command.as_deref())?;
+    check_words("customRuntimeConfig.args", custom.args.as_deref())
+}
+
+fn check_words(field: &str, words: Option<&[String]>) -> Result<(), InvalidField> {
+    if words.unwrap_or_default().iter().any(|word| word.contains('\0') || word.len() > 4096) {
+        return Err(InvalidField::new(field, "is invalid: a word is at most 4096 bytes and holds no NUL character"));
     }
-    for (field, words) in [("command", &custom.command), ("args", &custom.args)] {
-        if words.iter().flatten().any(|word| word.contains('\0') || word.len() > 4096) {
-            return Err(InvalidField::new(
-                format!("customRuntimeConfig.{field}"),
-                "is invalid: a word is at most 4096 bytes and holds no NUL character",
-            ));
-        }
+    Ok(())
+}
+
+/// Where the user's server listens and when it is up, in `member`.
+fn check_server(member: &str, custom: &CustomRuntimeConfig) -> Result<(), InvalidField> {
+    if let Some(port) = custom.port.filter(|port| !(1..=65_535).contains(port)) {
+        return Err(InvalidField::new(format!("{member}.port"), format!("must be between 1 and 65535 (actual: {port})")));
     }
     if let Some(health) = &custom.health_check_config {
         let bounds = [
@@ -209,14 +249,14 @@ fn check_custom(custom: &CustomRuntimeConfig) -> Result<(), InvalidField> {
         for (field, value, low, high) in bounds {
             if value.is_some_and(|value| !(low..=high).contains(&value)) {
                 return Err(InvalidField::new(
-                    format!("customRuntimeConfig.healthCheckConfig.{field}"),
+                    format!("{member}.healthCheckConfig.{field}"),
                     format!("must be between {low} and {high}"),
                 ));
             }
         }
         if health.http_get_url.as_ref().is_some_and(|url| url.len() > 2048 || url.chars().any(|c| c.is_control() || c == ' ')) {
             return Err(InvalidField::new(
-                "customRuntimeConfig.healthCheckConfig.httpGetUrl",
+                format!("{member}.healthCheckConfig.httpGetUrl"),
                 "must be a path of at most 2048 characters",
             ));
         }

@@ -21,6 +21,7 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 
 use super::Shared;
 use super::cells::{Body, LiveCell};
+use super::image::Image;
 use super::layers::Layers;
 use super::session::Session;
 use crate::net::LinkOpener;
@@ -31,7 +32,7 @@ use crate::{Bind, Step, sys};
 const WALLS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Files in `/tmp`, per byte of its size: one for each four pages, and never fewer than a few thousand.
-const BYTES_PER_INODE: u64 = 16 * 1024;
+pub(super) const BYTES_PER_INODE: u64 = 16 * 1024;
 
 /// A change to one cell.
 pub(super) struct BindJob {
@@ -126,6 +127,8 @@ fn bind_cell(shared: &Shared, binder: &mut Binder, cell: &LiveCell, bind: &Bind)
     body.bound = true;
     let bind = shared.grants.clamp(bind);
     let code = match bind.code {
+        // A container without an image would run in the root of all cells.
+        None if body.container.is_some() => return Err(Refusal::NoSuchTree { place: 0 }),
         None => None,
         // A forked cell has its template's mounts, and can have no others.
         Some(package) if cell.parent.is_some() && body.code == Some(package) && body.layers == bind.layers => None,
@@ -135,24 +138,40 @@ fn bind_cell(shared: &Shared, binder: &mut Binder, cell: &LiveCell, bind: &Bind)
             let tree = shared.trees.hold(package).map_err(|error| Refusal::failed(Step::Tree, &error))?;
             let tree = tree.ok_or(Refusal::NoSuchTree { place: 0 })?;
             body.code = Some(package);
-            Some(detach(&tree, false).map_err(|error| Refusal::failed(Step::Tree, &error))?)
+            Some(match body.container {
+                None => Code::Package(detach(&tree, false).map_err(|error| Refusal::failed(Step::Tree, &error))?),
+                Some(container) => {
+                    let image = Image::prepare(&tree, &cell.pidfd, container, bind.tmp_bytes);
+                    Code::Image(image.map_err(|error| Refusal::failed(Step::Image, &error))?)
+                }
+            })
         }
     };
     let layers = if cell.parent.is_some() { None } else { layers(shared, body, &bind.layers)? };
     limit(body, &bind).map_err(|error| Refusal::failed(Step::Cgroup, &error))?;
+    let step = if body.container.is_some() { Step::Image } else { Step::Mount };
     binder
         .doorway
         .inside(&cell.pidfd, || {
-            if let Some(code) = &code {
-                attach(code, c"/code")?;
+            match &code {
+                None => {}
+                Some(Code::Package(code)) => attach(code, c"/code")?,
+                // With the size of what it may write.
+                Some(Code::Image(image)) => return image.enter(),
             }
             if let Some(layers) = &layers {
                 layers.attach()?;
             }
             if shared.without.keeps(Wall::TmpSize) { resize_tmp(bind.tmp_bytes) } else { Ok(()) }
         })
-        .map_err(|error| Refusal::failed(Step::Mount, &error))?;
+        .map_err(|error| Refusal::failed(step, &error))?;
     binder.links.open(&body.net).map_err(|error| super::net_failed(&error))
+}
+
+/// Mounts of a function's code.
+enum Code {
+    Package(OwnedFd),
+    Image(Image),
 }
 
 /// Mounts of the layers. Like the code's tree, theirs are held until the cell has ended.

@@ -92,11 +92,22 @@ pub(super) struct Body {
     pub(super) code: Option<Digest>,
     /// The trees that are mounted at `/opt`.
     pub(super) layers: Vec<Digest>,
+    /// What it takes to make an image its root.
+    pub(super) container: Option<Container>,
     pub(super) frozen: bool,
     /// It was killed. What of it has not died yet must not be frozen any more: it would never die.
     pub(super) dying: bool,
     /// Becomes readable when the cell may have run out of memory, where the kernel does not end it whole.
     pub(super) oom: Option<OwnedFd>,
+}
+
+/// A cell whose root is to be an image.
+#[derive(Clone, Copy)]
+pub(super) struct Container {
+    /// As the host sees it. Good as long as its pidfd leads somewhere.
+    pub(super) pid: i32,
+    /// What 0 is inside.
+    pub(super) first_uid: u32,
 }
 
 impl LiveCell {

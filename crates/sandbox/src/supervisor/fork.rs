@@ -112,6 +112,7 @@ impl Forks {
                     bound: false,
                     code: Some(code),
                     layers,
+                    container: None,
                     frozen: false,
                     dying: false,
                     oom: parts.oom,

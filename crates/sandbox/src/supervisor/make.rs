@@ -14,7 +14,7 @@ use rustix::net::sockopt::Timeout;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 
-use super::cells::{Body, LiveCell, Owner, Template};
+use super::cells::{Body, Container, LiveCell, Owner, Template};
 use super::queue::Next;
 use super::session::Session;
 use super::{Shared, SpawnerKind};
@@ -76,6 +76,7 @@ impl From<crate::CellKind> for walls::CellKind {
             crate::CellKind::Python(_) | crate::CellKind::LeanPython(_) => Self::Python,
             crate::CellKind::Template(_) => Self::Template,
             crate::CellKind::Wasm => Self::Wasm,
+            crate::CellKind::Container => Self::Container,
         }
     }
 }
@@ -174,7 +175,8 @@ impl Maker {
     ) -> Result<(Made, crate::cgroup::UsageFds), Refusal> {
         let shared = Arc::clone(&self.shared);
         let place = shared.cells.place().ok_or(Refusal::Full)?;
-        let uid = shared.uids().take().ok_or(Refusal::Failed { step: Step::Uid, errno: libc::EAGAIN })?;
+        let uid = if kind.has_many_ids() { shared.uids().take_range() } else { shared.uids().take() };
+        let uid = uid.ok_or(Refusal::Failed { step: Step::Uid, errno: libc::EAGAIN })?;
         let id = shared.cells.number();
         let prepared = (|| {
             let namespace = shared.net.take(net).map_err(|error| super::net_failed(&error))?;
@@ -230,6 +232,7 @@ impl Maker {
             bound: false,
             code: None,
             layers: Vec::new(),
+            container: (kind == walls::CellKind::Container).then_some(Container { pid, first_uid: uid }),
             frozen: false,
             dying: false,
             oom: parts.oom,

@@ -21,6 +21,7 @@ mod bind;
 mod cells;
 mod children;
 mod fork;
+mod image;
 mod layers;
 mod main_loop;
 mod make;

@@ -105,7 +105,7 @@ impl Session {
         let pushed = match request.ask {
             Ask::Make { kind, net } => {
                 let queue = match kind {
-                    CellKind::Launcher | CellKind::Wasm => Some(&shared.launchers),
+                    CellKind::Launcher | CellKind::Wasm | CellKind::Container => Some(&shared.launchers),
                     CellKind::Python(interpreter) | CellKind::Template(interpreter) => {
                         shared.pythons.get(&(interpreter, Imports::Many))
                     }

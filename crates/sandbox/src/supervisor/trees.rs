@@ -14,8 +14,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use dunlin_model::Digest;
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
+
+use crate::uids::BLOCK_SIZE;
 
 /// Deeper trees than this are refused, and flattened when they are removed.
 const DEPTH_MAX: usize = 64;
@@ -124,10 +126,10 @@ impl Trees {
         }
     }
 
-    /// Makes what `uid` left in a temporary directory the package's tree. Nothing of that uid runs any more.
-    pub(super) fn publish(&self, name: &str, uid: u32, entries_max: u64, package: Digest) -> io::Result<()> {
+    /// Makes what `owners` left in a temporary directory the package's tree. Nothing of those uids runs any more.
+    pub(super) fn publish(&self, name: &str, owners: Owners, entries_max: u64, package: Digest) -> io::Result<()> {
         let directory = self.open_directory(&self.directory, name)?;
-        let mut seal = Seal { owner: uid, entries_left: entries_max };
+        let mut seal = Seal { owners, entries_left: entries_max };
         seal.directory(&directory)?;
         seal.contents(self, directory, DEPTH_MAX)?;
         // One flush for all files: they are many, and this is cheaper than one for each.
@@ -210,9 +212,39 @@ impl Trees {
     }
 }
 
-/// Makes a tree root's and read-only, file by file.
+/// Who unpacked a tree, and so what becomes of its owners and modes.
+#[derive(Clone, Copy)]
+pub(super) enum Owners {
+    /// One uid. The files become root's, and read-only.
+    One(u32),
+    /// An image's unpacker, with a range of uids from this one on. The files keep their modes, without what gives rights, and
+    /// become those of the ids that it gave them: who can write them is for the mount to say.
+    Range(u32),
+}
+
+impl Owners {
+    /// The lasting owner or group of a file that has this one.
+    fn lasting(self, id: u32) -> Option<u32> {
+        match self {
+            Self::One(owner) => (id == owner).then_some(0),
+            Self::Range(first) => id.checked_sub(first).filter(|id| *id < BLOCK_SIZE),
+        }
+    }
+
+    fn mode(self, mode: u32, directory: bool) -> Mode {
+        Mode::from_raw_mode(match (self, directory) {
+            (Self::One(_), true) => 0o555,
+            (Self::One(_), false) => 0o444 | mode & 0o111,
+            // The bit that keeps users from each other's files in /tmp stays.
+            (Self::Range(_), true) => mode & 0o1777,
+            (Self::Range(_), false) => mode & 0o777,
+        })
+    }
+}
+
+/// Gives a tree its lasting owners and modes, file by file.
 struct Seal {
-    owner: u32,
+    owners: Owners,
     entries_left: u64,
 }
 
@@ -228,9 +260,12 @@ impl Seal {
             }
             self.entries_left = self.entries_left.checked_sub(1).ok_or_else(refused)?;
             let seen = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            if seen.st_uid != self.owner {
-                return Err(refused());
+            let many = matches!(self.owners, Owners::Range(_));
+            if many && seen.st_nlink > 1 && seen.st_uid < BLOCK_SIZE && !FileType::from_raw_mode(seen.st_mode).is_dir() {
+                // Another name of a file or link that was met before: an unpacker can make nothing that belongs to such a uid.
+                continue;
             }
+            let (uid, gid) = self.lasting(&seen)?;
             match FileType::from_raw_mode(seen.st_mode) {
                 FileType::Directory => {
                     let depth = depth.checked_sub(1).ok_or_else(refused)?;
@@ -242,16 +277,16 @@ impl Seal {
                     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
                     let file = open_beneath(&directory, name, flags)?;
                     let seen = rustix::fs::fstat(&file)?;
-                    if FileType::from_raw_mode(seen.st_mode) != FileType::RegularFile || seen.st_nlink != 1 {
+                    let linked = seen.st_nlink != 1 && !many;
+                    if FileType::from_raw_mode(seen.st_mode) != FileType::RegularFile || linked {
                         return Err(refused());
                     }
-                    rustix::fs::fchown(&file, Some(Uid::ROOT), Some(Gid::ROOT))?;
-                    let executable = seen.st_mode & 0o111;
-                    rustix::fs::fchmod(&file, Mode::from_raw_mode(0o444 | executable))?;
+                    rustix::fs::fchown(&file, Some(uid), Some(gid))?;
+                    rustix::fs::fchmod(&file, self.owners.mode(seen.st_mode, false))?;
                 }
                 FileType::Symlink => {
                     let flags = AtFlags::SYMLINK_NOFOLLOW;
-                    rustix::fs::chownat(&directory, name, Some(Uid::ROOT), Some(Gid::ROOT), flags)?;
+                    rustix::fs::chownat(&directory, name, Some(uid), Some(gid), flags)?;
                 }
                 _ => return Err(refused()),
             }
@@ -260,8 +295,20 @@ impl Seal {
     }
 
     fn directory(&self, directory: &OwnedFd) -> io::Result<()> {
-        rustix::fs::fchown(directory, Some(Uid::ROOT), Some(Gid::ROOT))?;
-        Ok(rustix::fs::fchmod(directory, Mode::from_raw_mode(0o555))?)
+        let seen = rustix::fs::fstat(directory)?;
+        let (uid, gid) = self.lasting(&seen)?;
+        rustix::fs::fchown(directory, Some(uid), Some(gid))?;
+        Ok(rustix::fs::fchmod(directory, self.owners.mode(seen.st_mode, true))?)
+    }
+
+    fn lasting(&self, seen: &Stat) -> io::Result<(Uid, Gid)> {
+        let uid = self.owners.lasting(seen.st_uid).ok_or_else(refused)?;
+        let gid = match self.owners {
+            // What an unpacker left has no other group, and would lose it here.
+            Owners::One(_) => 0,
+            Owners::Range(_) => self.owners.lasting(seen.st_gid).ok_or_else(refused)?,
+        };
+        Ok((Uid::from_raw(uid), Gid::from_raw(gid)))
     }
 }
 

@@ -21,11 +21,14 @@ use super::Shared;
 use super::bind::{Doorway, attach, detach, wait_for_walls};
 use super::make::{Made, MakeFor, MakeJob};
 use super::session::Session;
+use super::trees::Owners;
 use crate::protocol::{Message, REPORT_MAX, Refusal};
 use crate::unpacker::Order;
 use crate::{Ended, Exit, Net, Prepare, Step, UnpackLimits};
 
 const DEADLINE: Duration = Duration::from_secs(120);
+/// For an image, of up to ten gigabytes.
+const IMAGE_DEADLINE: Duration = Duration::from_secs(600);
 const MEMORY_BYTES: u64 = 256 << 20;
 /// A compiler holds what it reads, what it writes, and several times as much in between.
 const COMPILER_MEMORY_BYTES: u64 = 1 << 30;
@@ -36,6 +39,7 @@ const PIDS: u32 = 16;
 /// The most a package may unpack to, whatever the server asks for.
 const BYTES_MAX: u64 = 16 << 30;
 const ENTRIES_MAX: u64 = 200_000;
+const IMAGE_ENTRIES_MAX: u64 = 1_000_000;
 
 /// Work on the trees.
 pub(super) enum TreeJob {
@@ -94,21 +98,27 @@ enum Unpacked {
 }
 
 fn unpack(shared: &Shared, doorway: &Doorway, package: Digest, zip: OwnedFd, order: Order) -> Result<Unpacked, Refusal> {
-    if shared.trees.contains(package).map_err(tree_failed)? {
+    let Order { limits, prepare } = order;
+    // What an image says about its programs is in the report only.
+    if prepare != Prepare::Image && shared.trees.contains(package).map_err(tree_failed)? {
         return Ok(Unpacked::Present);
     }
-    let Order { limits, prepare } = order;
-    let limits = UnpackLimits { bytes: limits.bytes.min(BYTES_MAX), entries: limits.entries.min(ENTRIES_MAX) };
+    let (kind, entries_max) = match prepare {
+        Prepare::Nothing | Prepare::Wasm => (walls::CellKind::Unpacker, ENTRIES_MAX),
+        Prepare::Image => (walls::CellKind::ImageUnpacker, IMAGE_ENTRIES_MAX),
+    };
+    let limits = UnpackLimits { bytes: limits.bytes.min(BYTES_MAX), entries: limits.entries.min(entries_max) };
     let entries_max = limits.entries + if prepare == Prepare::Nothing { 0 } else { PREPARED_ENTRIES_MAX };
     let (ended_sender, ended) = mpsc::sync_channel(1);
     let (made_sender, made) = mpsc::sync_channel(1);
     let wanted = MakeFor::Unpack { package: zip, ended: ended_sender, made: made_sender };
-    let job = MakeJob { kind: walls::CellKind::Unpacker, net: Net::Loopback, wanted };
+    let job = MakeJob { kind, net: Net::Loopback, wanted };
     shared.launchers.push(job).map_err(|_| Refusal::Full)?;
     // The queue was closed before the job's turn came: the supervisor stops.
     let stopping = Refusal::Failed { step: Step::Spawner, errno: libc::ESHUTDOWN };
     let made = made.recv().map_err(|_| stopping)??;
     let uid = made.uid;
+    let owners = if prepare == Prepare::Image { Owners::Range(uid) } else { Owners::One(uid) };
     let cell = Arc::clone(&made.cell);
     let worked = supervise(shared, doorway, made, &ended, Order { limits, prepare });
     cell.kill();
@@ -124,7 +134,7 @@ fn unpack(shared: &Shared, doorway: &Doorway, package: Digest, zip: OwnedFd, ord
     let result = outcome.and_then(|(ended, report)| {
         let temporary = temporary.as_deref().expect("an unpacker ran in it");
         if ended.exit == Exit::Code(0) {
-            let published = shared.trees.publish(temporary, uid, entries_max, package);
+            let published = shared.trees.publish(temporary, owners, entries_max, package);
             published.map_err(|error| Refusal::failed(Step::Publish, &error))?;
         }
         Ok(Unpacked::Ended { ended, report })
@@ -149,7 +159,7 @@ fn supervise(
     ended: &mpsc::Receiver<Option<Ended>>,
     order: Order,
 ) -> Result<(String, (Ended, Vec<u8>)), Failed> {
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + if order.prepare == Prepare::Image { IMAGE_DEADLINE } else { DEADLINE };
     let temporary = shared.trees.make_temporary(made.uid).map_err(|error| (None, tree_failed(error)))?;
     let name = temporary.name.clone();
     let failed = |step: Step| {
@@ -161,7 +171,7 @@ fn supervise(
         let mut body = made.cell.body();
         let body = body.as_mut().ok_or((Some(name.clone()), Refusal::Failed { step: Step::Kill, errno: libc::ESRCH }))?;
         body.bound = true;
-        let memory_bytes = if order.prepare == Prepare::Nothing { MEMORY_BYTES } else { COMPILER_MEMORY_BYTES };
+        let memory_bytes = if order.prepare == Prepare::Wasm { COMPILER_MEMORY_BYTES } else { MEMORY_BYTES };
         body.cgroup.set_limits(memory_bytes, PIDS).map_err(failed(Step::Cgroup))?;
         let out = detach(&temporary.directory, true).map_err(failed(Step::Tree))?;
         doorway.inside(&made.cell.pidfd, || attach(&out, c"/w/out")).map_err(failed(Step::Mount))?;
@@ -192,7 +202,7 @@ fn listen(made: &Made, deadline: Instant) -> io::Result<Option<Vec<u8>>> {
     let mut buffer = [0; 4096];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let patience = Timespec::try_from(left).expect("two minutes fit");
+        let patience = Timespec::try_from(left).expect("a few minutes fit");
         let mut polled = [PollFd::new(&made.channel, PollFlags::IN), PollFd::new(&made.log, PollFlags::IN)];
         let watched = if log_open { &mut polled[..] } else { &mut polled[..1] };
         if rustix::io::retry_on_intr(|| rustix::event::poll(watched, Some(&patience)))? == 0 {

@@ -22,10 +22,26 @@ pub(crate) fn unshare_fs() -> io::Result<()> {
 
 /// Makes a detached mount, with what is mounted below it, read-only (unless `writable`), nosuid, nodev and private.
 pub(crate) fn restrict_mount(mount: impl AsFd, writable: bool) -> io::Result<()> {
-    const EMPTY: &CStr = c"";
     let mut set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
     set |= if writable { libc::MOUNT_ATTR_NOEXEC } else { libc::MOUNT_ATTR_RDONLY };
-    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    set_mount_attributes(mount, set, libc::MS_PRIVATE, 0)
+}
+
+/// Makes a mount read-only and nothing else.
+pub(crate) fn freeze_mount(mount: impl AsFd) -> io::Result<()> {
+    set_mount_attributes(mount, libc::MOUNT_ATTR_RDONLY, 0, 0)
+}
+
+/// Has the owners of a detached mount's files be what the map of a user namespace makes of them: whom it has as 0 owns what
+/// belongs to root.
+pub(crate) fn map_mount(mount: impl AsFd, namespace: impl AsFd) -> io::Result<()> {
+    let namespace = u64::from(namespace.as_fd().as_raw_fd().cast_unsigned());
+    set_mount_attributes(mount, libc::MOUNT_ATTR_IDMAP, 0, namespace)
+}
+
+fn set_mount_attributes(mount: impl AsFd, attr_set: u64, propagation: u64, userns_fd: u64) -> io::Result<()> {
+    const EMPTY: &CStr = c"";
+    let attributes = libc::mount_attr { attr_set, attr_clr: 0, propagation, userns_fd };
     // SAFETY: path and attributes live until the call returns, and the size is that of the attributes.
     let answer = unsafe {
         libc::syscall(

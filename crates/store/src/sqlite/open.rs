@@ -25,6 +25,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0003_settings.sql"),
     include_str!("../migrations/0004_layers.sql"),
     include_str!("../migrations/0005_domains.sql"),
+    include_str!("../migrations/0006_images.sql"),
 ];
 
 pub(super) struct Opened {

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use super::writer::classify;
-use super::{domains, layers, settings, versions};
+use super::{domains, images, layers, settings, versions};
 use crate::change::{Change, Done, put_trigger};
 use crate::error::StoreError;
 use crate::store::{AccessKey, Page, RecordQuery, Stored};
@@ -138,6 +138,8 @@ pub(super) fn write(connection: &Connection, change: &Change, view: &View, done:
         Change::CreateDomain { key, domain, .. } => domains::create(connection, key, domain, next)?,
         Change::ReplaceDomain { key, domain, .. } => domains::replace(connection, key, domain, next)?,
         Change::DeleteDomain { key, .. } => domains::delete(connection, key)?,
+        Change::PutImage { key, image, .. } => images::put(connection, key, image, next)?,
+        Change::DeleteImage { key } => images::delete(connection, key)?,
         Change::PutAccessKey(key) => connection
             .prepare_cached("INSERT OR REPLACE INTO access_keys (id, account, secret) VALUES (?1, ?2, ?3)")?
             .execute(params![key.id.as_str(), key.account.as_str(), key.secret])?,
@@ -252,6 +254,7 @@ pub(super) fn load(connection: &Connection) -> Result<(View, u64), ReadError> {
     settings::load(connection, &mut view)?;
     layers::load(connection, &mut view)?;
     domains::load(connection, &mut view)?;
+    images::load(connection, &mut view)?;
     let mut statement = connection.prepare("SELECT account, function, name, revision, document, checksum FROM triggers")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {

@@ -13,7 +13,7 @@ pub(crate) mod trace;
 pub(crate) use landlock::{AccessFs, Ruleset, landlock_version};
 pub(crate) use process::{
     CHANNEL, Cloned, EXTRA, change_groups, channel, clone_child, clone_template, close_from, duplicate, execve, exit_now, fork,
-    ignore_children, install_filter, limit_bounding_set, place, reset_signals, restore_children, seccomp_supports_errno,
-    set_attributes, set_prctl, unshare, wait, zero_capabilities,
+    ignore_children, install_filter, keep_capabilities, limit_bounding_set, place, reset_signals, restore_children,
+    seccomp_supports_errno, set_attributes, set_groups, set_prctl, unshare, wait,
 };
 pub(crate) use python::AtFork;

@@ -148,8 +148,9 @@ pub(crate) fn limit_bounding_set() -> io::Result<()> {
     Ok(())
 }
 
-/// Empties the effective, permitted and inheritable sets.
-pub(crate) fn zero_capabilities() -> io::Result<()> {
+/// Empties the inheritable set, and the effective and permitted ones but for the capabilities whose bits are in `kept`. Only
+/// the first 32 can be kept.
+pub(crate) fn keep_capabilities(kept: u32) -> io::Result<()> {
     #[repr(C)]
     struct Header {
         version: u32,
@@ -157,7 +158,7 @@ pub(crate) fn zero_capabilities() -> io::Result<()> {
     }
     const VERSION_3: u32 = 0x2008_0522;
     let header = Header { version: VERSION_3, pid: 0 };
-    let sets = [[0u32; 3]; 2];
+    let sets = [[kept, kept, 0u32], [0; 3]];
     // SAFETY: both pointers are valid in the layouts of version 3, which has two blocks of three words.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) })?;
     Ok(())
@@ -167,6 +168,13 @@ pub(crate) fn zero_capabilities() -> io::Result<()> {
 pub(crate) fn change_groups() -> io::Result<()> {
     // SAFETY: with a length of zero the pointer is not read.
     check(i64::from(unsafe { libc::setgroups(0, std::ptr::null()) }))?;
+    Ok(())
+}
+
+/// Replaces the supplementary groups.
+pub(crate) fn set_groups(groups: &[u32]) -> io::Result<()> {
+    // SAFETY: the kernel reads as many ids as the slice has.
+    check(i64::from(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) }))?;
     Ok(())
 }
 

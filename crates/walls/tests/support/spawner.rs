@@ -56,6 +56,7 @@ fn main() {
         CellKind::Unpacker => unpack(),
         CellKind::Python | CellKind::Template => unreachable!("a spawner is not asked for a fork of Python"),
         CellKind::Wasm => unreachable!("nothing here hosts programs"),
+        CellKind::Container | CellKind::ImageUnpacker => unreachable!("nothing here has images"),
     }
 }
 

@@ -27,7 +27,7 @@ fn publish(entries_max: u64, fill: impl FnOnce(&Path)) -> (tempfile::TempDir, Tr
     let path = dir.path().join(&temporary.name);
     fill(&path);
     give_all(&path);
-    let published = trees.publish(&temporary.name, OWNER, entries_max, PACKAGE);
+    let published = trees.publish(&temporary.name, Owners::One(OWNER), entries_max, PACKAGE);
     trees.remove_temporary(&temporary.name).unwrap();
     (dir, trees, published)
 }
@@ -76,11 +76,55 @@ fn what_no_tree_may_hold_is_refused() {
 }
 
 #[test]
+fn an_images_tree_keeps_owners_and_modes_and_loses_what_gives_rights() {
+    const FIRST: u32 = 2_000_000_000;
+    let (dir, trees) = trees();
+    let make = |fill: &dyn Fn(&Path)| {
+        let temporary = trees.make_temporary(FIRST).unwrap();
+        let path = dir.path().join(&temporary.name);
+        fill(&path);
+        let published = trees.publish(&temporary.name, Owners::Range(FIRST), 10, PACKAGE);
+        trees.remove_temporary(&temporary.name).unwrap();
+        published
+    };
+    let give = |path: &Path, uid: u32, gid: u32| std::os::unix::fs::lchown(path, Some(FIRST + uid), Some(FIRST + gid)).unwrap();
+    make(&|path| {
+        fs::write(path.join("file"), "text").unwrap();
+        fs::hard_link(path.join("file"), path.join("other")).unwrap();
+        give(&path.join("file"), 1000, 65_535);
+        fs::set_permissions(path.join("file"), fs::Permissions::from_mode(0o6750)).unwrap();
+        fs::create_dir(path.join("tmp")).unwrap();
+        give(&path.join("tmp"), 0, 0);
+        fs::set_permissions(path.join("tmp"), fs::Permissions::from_mode(0o3777)).unwrap();
+        symlink("file", path.join("link")).unwrap();
+        give(&path.join("link"), 7, 8);
+        fs::hard_link(path.join("link"), path.join("link too")).unwrap();
+    })
+    .unwrap();
+    let tree = dir.path().join(PACKAGE.to_string());
+    let seen = |name: &str| {
+        let seen = fs::symlink_metadata(tree.join(name)).unwrap();
+        (seen.uid(), seen.gid(), seen.mode() & 0o7777)
+    };
+    assert_eq!((seen("file"), seen("other")), ((1000, 65_535, 0o750), (1000, 65_535, 0o750)));
+    assert_eq!((seen("tmp"), seen("")), ((0, 0, 0o1777), (0, 0, 0o700)));
+    assert_eq!((seen("link").0, seen("link too").1), (7, 8));
+    for (uid, gid) in [(BLOCK_SIZE, 0), (0, BLOCK_SIZE)] {
+        let foreign = make(&|path| {
+            fs::write(path.join("file"), "").unwrap();
+            give(&path.join("file"), uid, gid);
+        });
+        assert!(foreign.is_err(), "{uid}:{gid}");
+    }
+    assert!(make(&|path| fs::write(path.join("roots"), "").unwrap()).is_err());
+}
+
+#[test]
 fn a_file_of_somebody_else_is_refused() {
     let (_dir, trees) = trees();
     let temporary = trees.make_temporary(OWNER).unwrap();
     fs::write(_dir.path().join(&temporary.name).join("roots"), "").unwrap();
-    assert!(trees.publish(&temporary.name, OWNER, 10, PACKAGE).is_err());
+    assert!(trees.publish(&temporary.name, Owners::One(OWNER), 10, PACKAGE).is_err());
 }
 
 #[test]
