@@ -71,6 +71,10 @@ const STAGES: &[Stage] = &[
             "--test",
             "layers",
             "--test",
+            "provision",
+            "--test",
+            "rollout",
+            "--test",
             "network",
             "--test",
             "domains",
@@ -186,6 +190,20 @@ mod tests {
     fn stages_have_names_of_their_own() {
         for (index, stage) in STAGES.iter().enumerate() {
             assert!(STAGES[index + 1..].iter().all(|other| other.name != stage.name), "{}", stage.name);
+        }
+    }
+
+    #[test]
+    fn every_suite_of_the_platform_is_in_a_stage() {
+        let suites = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/tests");
+        for entry in std::fs::read_dir(suites).expect("the suites are there") {
+            let path = entry.expect("a suite").path();
+            if path.is_dir() && !path.join("main.rs").is_file() {
+                continue; // Parts of the suite of its name.
+            }
+            let name = path.file_stem().and_then(|name| name.to_str()).expect("suites have plain names").to_owned();
+            let runs = |stage: &Stage| matches!(stage.does, Does::Cargo(arguments) if arguments.contains(&name.as_str()));
+            assert!(STAGES.iter().any(runs), "no stage runs the suite {name}");
         }
     }
 }

@@ -266,7 +266,7 @@ pub(crate) struct Deploy {
     /// vCPUs, in steps of 0.05
     #[arg(long)]
     pub(crate) cpu: Option<f64>,
-    /// Calls at a time in one instance; custom runtimes only
+    /// Calls at a time in one instance, 1 to 200
     #[arg(long, value_name = "N")]
     pub(crate) concurrency: Option<i64>,
     /// An environment variable; may be given more than once. Together they replace the ones before

@@ -119,7 +119,7 @@ fn versions_and_suites_are_those_of_the_domain() -> Result<()> {
 
 #[test]
 fn no_call_is_dropped_while_the_certificate_is_replaced() -> Result<()> {
-    const CALLS: usize = 4000;
+    const CALLS: usize = 10_000;
     const CALLERS: usize = 4;
     /// Calls on one connection: short enough that connections are made all the time.
     const KEPT: usize = 10;
