@@ -82,7 +82,7 @@ impl FunctionConfig {
         if let Some(tags) = &self.tags {
             check_tags(tags)?;
         }
-        Ok(())
+        self.check_sessions()
     }
 
     fn check_handler(&self) -> Result<(), InvalidField> {
