@@ -244,6 +244,7 @@ impl Engine {
             self.bereft.insert(version);
         }
         self.still(cell);
+        self.run_on(cell);
     }
 
     /// A call of the instance has ended: the sessions of it that had ended before may go.
@@ -289,6 +290,17 @@ impl Engine {
             Frost::Never => {}
         }
         self.out.push(Action::Freeze { cell });
+    }
+
+    /// Lets an idle instance go on that stood still for a session that it has no more, where instances run on.
+    fn run_on(&mut self, cell: CellNo) {
+        let (paused, freezes) = (self.is_paused(cell), self.bounds.freeze.is_some());
+        let Some(Cell { state: State::Live { version, idle: Some(idle), .. }, .. }) = self.cells.get_mut(&cell) else { return };
+        let runs_on = !freezes || self.versions[version].keep.runs_on;
+        if runs_on && !paused && idle.frost == Frost::Frozen {
+            idle.frost = Frost::Never;
+            self.out.push(Action::Thaw { cell });
+        }
     }
 
     /// The version's idle instances, those included that have no room for another session.
