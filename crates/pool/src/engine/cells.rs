@@ -69,7 +69,7 @@ impl Engine {
             }
             self.serve(version, now);
             // Further calls of its first session may have taken what others waited for.
-            self.want(version, now);
+            self.bereft.insert(version);
             return self.pump(now);
         };
         self.stop(number, false);
