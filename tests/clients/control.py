@@ -566,7 +566,7 @@ def sessions_are_made_read_changed_paused_listed_and_ended():
     assert "sessionTTLInSeconds" in refusal, refusal
     sdk.delete_session("ctl-session", "one", fc.DeleteSessionRequest())
     refused("SessionNotFound", 404, lambda: sdk.get_session("ctl-session", "one", fc.GetSessionRequest()))
-    refusal = refused("InvalidArgument", 400, lambda: update("ctl-session", session_affinity_config='{"sessionTTLInSeconds":0}'))
+    refusal = refused("InvalidArgument", 400, lambda: update("ctl-session", session_affinity_config='{"affinityHeaderFieldName":"ctl-session","sessionTTLInSeconds":0}'))
     assert "sessionAffinityConfig.sessionTTLInSeconds" in refusal, refusal
     sdk.delete_function("ctl-session")
 

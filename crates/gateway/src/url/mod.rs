@@ -151,7 +151,7 @@ impl Functions<'_> {
             Ok(target) => target,
             Err(unresolved) => return Problem::from(Refusal::from(unresolved)).response(request_id),
         };
-        let target = self.session_target(function_key, &entrance, &request).unwrap_or(target);
+        let target = self.session_target(function_key, &entrance, &target, &request).unwrap_or(target);
         let peer = peer.to_canonical();
         let hit = Hit { doors: self.doors, room: self.room, request_id, host, peer, function_key, target, entrance };
         let cors = hit.entrance.cors.and_then(|rules| cors::Cors::of(rules, request.headers()));
@@ -170,9 +170,14 @@ impl Functions<'_> {
 impl Functions<'_> {
     /// What a call means that says it belongs to a session, where that is not what its qualifier means: an alias is asked
     /// once for each session.
-    fn session_target(&self, function: &FunctionKey, entrance: &Entrance<'_>, request: &Request<Incoming>) -> Option<Target> {
+    fn session_target(
+        &self,
+        function: &FunctionKey,
+        entrance: &Entrance<'_>,
+        target: &Target,
+        request: &Request<Incoming>,
+    ) -> Option<Target> {
         let Qualifier::Named(_) = &entrance.qualifier else { return None };
-        let target = self.doors.store.view().resolve(function, &entrance.qualifier, 0.0).ok()?;
         let rules = target.function().config.sessions()?;
         let ask = session_of(&rules, request.method(), Some(request.uri()), request.headers()).ok()?;
         self.doors.calls.session_target(function, &entrance.qualifier, &ask)
