@@ -75,6 +75,8 @@ const STAGES: &[Stage] = &[
             "--test",
             "rollout",
             "--test",
+            "sessions",
+            "--test",
             "network",
             "--test",
             "domains",
