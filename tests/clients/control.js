@@ -193,4 +193,39 @@ run({
     await refused('DomainNameNotFound', sdk.getCustomDomain('node.example.test'));
     await sdk.deleteFunction('ctl-node');
   },
+  async 'sessions are made, read, changed, paused, listed and ended'() {
+    const name = 'ctl-node-session';
+    const config = new fc.HeaderFieldSessionAffinityConfig({ affinityHeaderFieldName: 'ctl-session', sessionTTLInSeconds: 100 });
+    const sessionAffinityConfig = JSON.stringify(config.toMap());
+    await create(name, says('here'), { sessionAffinity: 'HEADER_FIELD', sessionAffinityConfig });
+    const instance = async (id) =>
+      (await invoke(name, '', { commonHeaders: { 'ctl-session': id } })).headers['x-fc-instance-id'];
+    const body = new fc.CreateSessionInput({ sessionId: 'one', sessionIdleTimeoutInSeconds: 50 });
+    const made = (await sdk.createSession(name, new fc.CreateSessionRequest({ body }))).body;
+    assert.deepStrictEqual(
+      [made.sessionId, made.sessionStatus, made.sessionTTLInSeconds, made.sessionIdleTimeoutInSeconds, made.qualifier],
+      ['one', 'Active', 100, 50, 'LATEST'],
+    );
+    assert.strictEqual(await instance('one'), made.containerId);
+    assert.notStrictEqual(await instance('two'), made.containerId);
+    const got = (await sdk.getSession(name, 'one', new fc.GetSessionRequest({}))).body;
+    assert.deepStrictEqual(got.toMap(), made.toMap());
+    const change = new fc.UpdateSessionInput({ sessionTTLInSeconds: 70 });
+    const changed = (await sdk.updateSession(name, 'one', new fc.UpdateSessionRequest({ body: change }))).body;
+    assert.deepStrictEqual([changed.sessionTTLInSeconds, changed.sessionIdleTimeoutInSeconds], [70, 50]);
+    const paused = (await sdk.pauseSession(name, 'one', new fc.PauseSessionRequest({}))).body;
+    assert.strictEqual(paused.sessionStatus, 'Paused');
+    await refused('SessionPaused', instance('one'));
+    assert.strictEqual((await sdk.resumeSession(name, 'one', new fc.ResumeSessionRequest({}))).body.sessionStatus, 'Active');
+    assert.strictEqual(await instance('one'), made.containerId);
+    const list = (query) => sdk.listSessions(name, new fc.ListSessionsRequest(query)).then((reply) => reply.body);
+    const first = await list({ limit: 1 });
+    const second = await list({ limit: 1, nextToken: first.nextToken });
+    assert.deepStrictEqual([...first.sessions, ...second.sessions].map((each) => each.sessionId), ['one', 'two']);
+    assert.deepStrictEqual((await list({ sessionStatus: 'Expired' })).sessions, []);
+    await refused('InvalidArgument', list({ sessionStatus: 'Lost' }));
+    await sdk.deleteSession(name, 'one', new fc.DeleteSessionRequest({}));
+    await refused('SessionNotFound', sdk.getSession(name, 'one', new fc.GetSessionRequest({})));
+    await sdk.deleteFunction(name);
+  },
 });

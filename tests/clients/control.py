@@ -4,11 +4,13 @@ Usage: control.py CREDENTIALS_JSON. Prints one line per claim and `N passed, N f
 """
 
 import base64
+import io
 import json
 import threading
 import urllib.request
 
 from alibabacloud_fc20230330 import models as fc
+from alibabacloud_tea_util.models import RuntimeOptions
 
 from common import claim, client, crc64, create, credentials, get, host, invoke, package, refused, run, sdk
 
@@ -521,6 +523,52 @@ def a_custom_domain_is_kept_member_by_member_and_changes_in_parts():
         refused("DomainNameNotFound", 404, lambda: call("ctl.example.test"))
     assert not page().custom_domains
     sdk.delete_function("ctl-domain")
+
+
+@claim
+def sessions_are_made_read_changed_paused_listed_and_ended():
+    affinity = fc.HeaderFieldSessionAffinityConfig(affinity_header_field_name="ctl-session", session_ttlin_seconds=100)
+    members = {"session_affinity": "HEADER_FIELD", "session_affinity_config": json.dumps(affinity.to_map())}
+    made = create("ctl-session", WHO, **members)
+    assert (made.session_affinity, json.loads(made.session_affinity_config)) == ("HEADER_FIELD", affinity.to_map())
+
+    def instance(session):
+        headers = fc.InvokeFunctionHeaders(common_headers={"ctl-session": session} if session else {})
+        request = fc.InvokeFunctionRequest(body=io.BytesIO(b""))
+        reply = sdk.invoke_function_with_options("ctl-session", request, headers, RuntimeOptions(read_timeout=60000))
+        said = {name.lower(): value for name, value in reply.headers.items()}
+        return said["x-fc-instance-id"], said.get("ctl-session")
+
+    body = fc.CreateSessionInput(session_id="one", session_idle_timeout_in_seconds=50, enable_auto_resume=True)
+    session = sdk.create_session("ctl-session", fc.CreateSessionRequest(body=body)).body
+    assert (session.session_id, session.session_status, session.qualifier) == ("one", "Active", "LATEST"), session
+    assert (session.session_ttlin_seconds, session.session_idle_timeout_in_seconds) == (100, 50), session
+    assert session.session_affinity_type == "HEADER_FIELD" and session.function_name == "ctl-session"
+    assert instance("one") == (session.container_id, None) and instance("two")[0] != session.container_id
+    home, name = instance(None)
+    assert name and instance(name)[0] == home
+    assert sdk.get_session("ctl-session", "one", fc.GetSessionRequest()).body.to_map() == session.to_map()
+    body = fc.UpdateSessionInput(session_ttlin_seconds=70, enable_auto_resume=False)
+    changed = sdk.update_session("ctl-session", "one", fc.UpdateSessionRequest(body=body)).body
+    assert (changed.session_ttlin_seconds, changed.session_idle_timeout_in_seconds, changed.enable_auto_resume) == (70, 50, False)
+    assert sdk.pause_session("ctl-session", "one", fc.PauseSessionRequest()).body.session_status == "Paused"
+    refused("SessionPaused", 409, lambda: instance("one"))
+    assert sdk.resume_session("ctl-session", "one", fc.ResumeSessionRequest(qualifier="LATEST")).body.session_status == "Active"
+    assert instance("one")[0] == session.container_id
+    page = lambda **query: sdk.list_sessions("ctl-session", fc.ListSessionsRequest(**query)).body
+    first = page(limit=2, qualifier="LATEST")
+    second = page(limit=2, next_token=first.next_token)
+    listed = [each.session_id for each in first.sessions + second.sessions]
+    assert sorted(listed) == sorted(["one", "two", name]) and not second.next_token, listed
+    assert [each.session_id for each in page(session_id="two", session_status="Active").sessions] == ["two"]
+    bad = fc.CreateSessionInput(session_ttlin_seconds=0)
+    refusal = refused("InvalidArgument", 400, lambda: sdk.create_session("ctl-session", fc.CreateSessionRequest(body=bad)))
+    assert "sessionTTLInSeconds" in refusal, refusal
+    sdk.delete_session("ctl-session", "one", fc.DeleteSessionRequest())
+    refused("SessionNotFound", 404, lambda: sdk.get_session("ctl-session", "one", fc.GetSessionRequest()))
+    refusal = refused("InvalidArgument", 400, lambda: update("ctl-session", session_affinity_config='{"affinityHeaderFieldName":"ctl-session","sessionTTLInSeconds":0}'))
+    assert "sessionAffinityConfig.sessionTTLInSeconds" in refusal, refusal
+    sdk.delete_function("ctl-session")
 
 
 run()

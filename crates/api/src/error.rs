@@ -5,6 +5,7 @@ use dunlin_auth::AuthError;
 use dunlin_control::Error as ControlError;
 use dunlin_invoke::Refusal;
 use dunlin_model::{InvalidField, RequestId};
+use dunlin_pool::SessionRefusal;
 use dunlin_runtime::Body;
 use dunlin_store::StoreError;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -130,6 +131,8 @@ impl From<ControlError> for ApiError {
             ControlError::LayerVersionNotFound { .. } | ControlError::LayerArnNotFound { .. } => {
                 (StatusCode::NOT_FOUND, "LayerVersionNotFound")
             }
+            ControlError::Session(refusal) => session_refusal(refusal),
+            ControlError::NoSessions { .. } => (StatusCode::BAD_REQUEST, "InvalidArgument"),
             ControlError::FunctionNotEmpty { .. } => (StatusCode::CONFLICT, "FunctionNotEmpty"),
             ControlError::ConcurrentUpdate => (StatusCode::CONFLICT, "ConcurrentUpdateError"),
             ControlError::LimitExceeded { .. } => (StatusCode::BAD_REQUEST, "LimitExceededError"),
@@ -138,6 +141,17 @@ impl From<ControlError> for ApiError {
             ControlError::Platform { .. } => return Self::internal(dunlin_model::chain(&error)),
         };
         Self::new(status, code, error.to_string())
+    }
+}
+
+/// Status and code of what cannot be done with a session. The protocol for model contexts has its clients begin anew
+/// on 404.
+fn session_refusal(refusal: &SessionRefusal) -> (StatusCode, &'static str) {
+    match refusal {
+        SessionRefusal::NotFound { .. } => (StatusCode::NOT_FOUND, "SessionNotFound"),
+        SessionRefusal::Expired { .. } => (StatusCode::GONE, "SessionExpired"),
+        SessionRefusal::Paused { .. } => (StatusCode::CONFLICT, "SessionPaused"),
+        SessionRefusal::Exists { .. } => (StatusCode::CONFLICT, "SessionAlreadyExists"),
     }
 }
 
@@ -153,6 +167,8 @@ pub fn call_refusal(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::Disabled => (StatusCode::FORBIDDEN, "FunctionInvocationDisabled"),
         Refusal::Throttled(throttled) if throttled.is_callers() => (StatusCode::TOO_MANY_REQUESTS, "ResourceExhausted"),
         Refusal::Throttled(_) => (StatusCode::SERVICE_UNAVAILABLE, "ResourceThrottled"),
+        Refusal::Session(refusal) => session_refusal(refusal),
+        Refusal::SessionEnded => (StatusCode::CONFLICT, "SessionEnded"),
         Refusal::PayloadTooLarge { .. } => (StatusCode::BAD_REQUEST, "EntityTooLarge"),
         Refusal::BadResponse(_) => (StatusCode::BAD_GATEWAY, "BadResponse"),
         Refusal::RuntimeExited(_) => (StatusCode::PRECONDITION_FAILED, "CAExited"),

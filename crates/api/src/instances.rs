@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dunlin_control::{Error as ControlError, InstanceFilter};
-use dunlin_invoke::{Refusal, Reply};
-use dunlin_model::{FunctionName, Invocation, LogType, Origin, Phases, Qualifier};
+use dunlin_invoke::{Refusal, Reply, session_of};
+use dunlin_model::{FunctionKey, FunctionName, Invocation, LogType, Origin, Phases, Qualifier, SessionAsk, Target};
 use dunlin_runtime::{Answer, Body, Payload};
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderName, Method, Response};
 use serde_json::{Value, json};
 
 use crate::api::{Api, Asked, full, json as answer};
@@ -25,14 +25,17 @@ impl Api {
         let log_type = log_type(headers)?;
         let name: FunctionName = asked.found.variable(0).parse().map_err(dunlin_control::Error::from)?;
         let qualifier = Qualifier::from_wire(asked.query.text("qualifier"));
+        let function = asked.verified.scope.function(name.clone());
+        let (target, session) = self.session_of(asked.request_id.chance(), &function, &qualifier, headers)?;
         let invocation = Invocation {
             request_id: asked.request_id.clone(),
-            function: asked.verified.scope.function(name.clone()),
+            function,
             qualifier: qualifier.clone(),
-            target: None,
+            target,
             origin: Origin::Api,
             trigger: None,
             log_type,
+            session,
         };
         let reply = self.inner.calls.call(invocation, Payload::Event(asked.body.bytes.clone())).await;
         // The desk knows keys; the caller knows names.
@@ -45,6 +48,25 @@ impl Api {
             other => ApiError::from(other),
         })?;
         Ok(respond(reply))
+    }
+
+    /// What a call of a function with sessions says of its own, and what of the function that means.
+    fn session_of(
+        &self,
+        chance: f64,
+        function: &FunctionKey,
+        qualifier: &Qualifier,
+        headers: &HeaderMap,
+    ) -> Result<(Option<Target>, Option<SessionAsk>), ApiError> {
+        // What does not exist is the desk's to say.
+        let Ok(target) = self.inner.store.view().resolve(function, qualifier, chance) else { return Ok((None, None)) };
+        let Some(rules) = target.function().config.sessions() else { return Ok((Some(target), None)) };
+        let ask = session_of(&rules, &Method::POST, None, headers)?;
+        let stays = match qualifier {
+            Qualifier::Named(_) => self.inner.calls.session_target(function, qualifier, &ask),
+            Qualifier::Latest => None,
+        };
+        Ok((Some(stays.unwrap_or(target)), Some(ask)))
     }
 
     pub(crate) fn list_instances(&self, asked: &Asked) -> Result<Response<Body>, ApiError> {
@@ -145,6 +167,11 @@ fn describe(headers: &mut HeaderMap, reply: &Reply) {
     put("server-timing", server_timing(&reply.phases));
     if let Some(tail) = &reply.log_tail {
         put("x-fc-log-result", STANDARD.encode(tail));
+    }
+    if let Some((name, value)) = reply.session.as_ref().map(dunlin_invoke::SessionMark::field)
+        && let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value))
+    {
+        headers.insert(name, value);
     }
 }
 

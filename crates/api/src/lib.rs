@@ -33,6 +33,7 @@ mod own;
 mod query;
 mod routes;
 mod scaling;
+mod sessions;
 mod settings;
 mod tags;
 mod triggers;

@@ -127,6 +127,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ScalingCommand,
     },
+    /// Sessions: calls that meet one instance
+    Session {
+        #[command(subcommand)]
+        command: SessionCommand,
+    },
     /// What a function printed
     Logs(Logs),
     /// One line for each call of a function: where it ran, how long, what it cost
@@ -596,6 +601,86 @@ pub(crate) struct Qualified {
     /// A version or an alias
     #[arg(long, value_name = "NAME", default_value = "LATEST")]
     pub(crate) qualifier: String,
+}
+
+/// Which session.
+#[derive(Debug, Args)]
+pub(crate) struct OneSession {
+    /// The function
+    pub(crate) name: String,
+    /// The session's id
+    pub(crate) session: String,
+    /// The version or alias that its calls name
+    #[arg(long, value_name = "NAME", default_value = "LATEST")]
+    pub(crate) qualifier: String,
+}
+
+/// How long a session lives, and what becomes of it then.
+#[derive(Debug, Args)]
+pub(crate) struct SessionTerms {
+    /// How long it lives
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) ttl: Option<u64>,
+    /// How long it lives without a call; 0 leaves it to --ttl
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) idle: Option<u64>,
+    /// Whether its id is refused once it has expired
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) single_use: Option<bool>,
+    /// Whether it is paused when it had no call for --idle, instead of ending
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) auto_pause: Option<bool>,
+    /// Whether a call resumes it
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) auto_resume: Option<bool>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SessionCommand {
+    /// List a function's sessions, those included that have expired lately
+    Ls {
+        /// The function
+        name: String,
+        /// Only those of this version or alias
+        #[arg(long, value_name = "NAME")]
+        qualifier: Option<String>,
+        /// Only those that are Active, Paused or Expired
+        #[arg(long, value_name = "STATUS")]
+        status: Option<String>,
+    },
+    /// Show a session
+    Get(OneSession),
+    /// Make a session before its first call, with an instance
+    Create {
+        /// The function
+        name: String,
+        /// Its id; the platform makes one when it is left out
+        session: Option<String>,
+        /// The version or alias that its calls will name
+        #[arg(long, value_name = "NAME", default_value = "LATEST")]
+        qualifier: String,
+        #[command(flatten)]
+        terms: SessionTerms,
+    },
+    /// Change how long a session lives
+    Set {
+        #[command(flatten)]
+        of: OneSession,
+        #[command(flatten)]
+        terms: SessionTerms,
+    },
+    /// End a session
+    Rm {
+        #[command(flatten)]
+        of: OneSession,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Let a session's instance stand still and refuse its calls
+    Pause(OneSession),
+    /// Let a paused session go on
+    Resume(OneSession),
 }
 
 #[derive(Debug, Subcommand)]

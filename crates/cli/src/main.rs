@@ -26,6 +26,7 @@ mod platform;
 mod records;
 mod runtimes;
 mod scaling;
+mod sessions;
 mod upload;
 mod versions;
 
@@ -90,6 +91,7 @@ fn run(arguments: Arguments, output: &Output) -> Result<ExitCode, Failure> {
         Command::Concurrency { command } => concurrency::run(&client()?, output, &command),
         Command::Provision { command } => scaling::run_provision(&client()?, output, &command),
         Command::Scaling { command } => scaling::run_scaling(&client()?, output, &command),
+        Command::Session { command } => sessions::run(&client()?, output, &command),
         Command::Logs(logs) => logs::run(&client()?, output, &logs),
         Command::Records(query) => records::run(&client()?, output, &query),
         Command::Runtime { command: RuntimeCommand::Ls } => runtimes::list(&client()?, output),

@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::instances::{Instances, KeepsReady};
 use crate::packages::Packages;
 use crate::seal::Seal;
+use crate::sessions::Sessions;
 
 /// Tells the time of day. Injected, so that a test can stand anywhere.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -73,6 +74,8 @@ pub struct Parts {
     pub instances: Arc<dyn Instances>,
     /// Who keeps some of them ready.
     pub scaling: Arc<dyn KeepsReady>,
+    /// Who has their sessions.
+    pub sessions: Arc<dyn Sessions>,
     /// What fetches key sets.
     pub outbound: Outbound,
     /// The time of day.
@@ -99,6 +102,7 @@ pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) instances: Arc<dyn Instances>,
     pub(crate) scaling: Arc<dyn KeepsReady>,
+    pub(crate) sessions: Arc<dyn Sessions>,
     pub(crate) outbound: Outbound,
     pub(crate) clock: Clock,
     pub(crate) packages: Packages,
@@ -114,7 +118,7 @@ impl Control {
     /// A control plane over `parts`.
     #[must_use]
     pub fn new(config: Config, parts: Parts) -> Self {
-        let Parts { store, blobs, sandboxes, instances, scaling, outbound, clock } = parts;
+        let Parts { store, blobs, sandboxes, instances, scaling, sessions, outbound, clock } = parts;
         let packages = Packages::new(Arc::clone(&store), blobs, sandboxes, Arc::clone(&clock), &config);
         let seal = Seal::new(config.seal_key);
         let adding_trigger = tokio::sync::Mutex::new(());
@@ -125,6 +129,7 @@ impl Control {
             store,
             instances,
             scaling,
+            sessions,
             outbound,
             clock,
             packages,

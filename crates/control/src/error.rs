@@ -3,6 +3,7 @@
 use dunlin_model::{
     AliasName, DomainName, FunctionName, ImageName, InvalidField, InvalidId, LayerArn, LayerName, TriggerName, VersionId,
 };
+use dunlin_pool::SessionRefusal;
 use dunlin_store::StoreError;
 
 /// Why an operation was not done. Whose fault it is can be told from the variant.
@@ -160,6 +161,19 @@ pub enum Error {
     ImageNotFound {
         /// As asked for.
         name: ImageName,
+    },
+    /// The session is not there, is there already, or cannot be changed.
+    #[error(transparent)]
+    Session(#[from] SessionRefusal),
+    /// Sessions of the function cannot be made ahead.
+    #[error("function '{function}' has sessionAffinity {affinity}, so no session can be made for it: {why}")]
+    NoSessions {
+        /// The function, which exists.
+        function: FunctionName,
+        /// As the wire spells it.
+        affinity: &'static str,
+        /// Why, and what would help.
+        why: &'static str,
     },
     /// It still has triggers.
     #[error("function '{name}' still has triggers; delete them first")]

@@ -215,6 +215,7 @@ impl Control {
                 Ok(()) => {
                     packages.into_iter().for_each(|package| self.inner.packages.release(package));
                     self.retire(&key, None, current.revision);
+                    self.inner.sessions.forget(&key);
                     self.apply_limits();
                     tracing::info!(function = %key, "deleted");
                     return Ok(());

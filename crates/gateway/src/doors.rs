@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use dunlin_auth::Verifier;
 use dunlin_invoke::{Invoker, Refusal, Reply};
-use dunlin_model::{Invocation, Limits};
+use dunlin_model::{FunctionKey, Invocation, Limits, Qualifier, SessionAsk, Target};
 use dunlin_outbound::Outbound;
 use dunlin_runtime::Payload;
 use dunlin_store::Store;
@@ -42,12 +42,18 @@ pub struct Doors {
 pub trait Calls: Send + Sync + 'static {
     /// Runs one call. Dropping the future cancels it.
     async fn call(&self, invocation: Invocation, payload: Payload) -> Result<Reply, Refusal>;
+    /// See [`Invoker::session_target`].
+    fn session_target(&self, function: &FunctionKey, qualifier: &Qualifier, ask: &SessionAsk) -> Option<Target>;
 }
 
 #[async_trait]
 impl Calls for Invoker {
     async fn call(&self, invocation: Invocation, payload: Payload) -> Result<Reply, Refusal> {
         Invoker::call(self, invocation, payload).await
+    }
+
+    fn session_target(&self, function: &FunctionKey, qualifier: &Qualifier, ask: &SessionAsk) -> Option<Target> {
+        Invoker::session_target(self, function, qualifier, ask)
     }
 }
 

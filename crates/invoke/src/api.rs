@@ -1,7 +1,7 @@
 //! What [`crate::Invoker::call`] answers, and where it leaves its records.
 
-use dunlin_model::{Crc64, FunctionError, InstanceId, Outcome, Phases, Record};
-use dunlin_pool::{NoInterpreter, Throttled};
+use dunlin_model::{Crc64, FunctionError, InstanceId, Outcome, Phases, Record, SessionId};
+use dunlin_pool::{NoInterpreter, SessionRefusal, Throttled};
 use dunlin_runtime::Answer;
 use dunlin_store::Unresolved;
 
@@ -30,6 +30,41 @@ pub struct Reply {
     pub memory_peak_bytes: u64,
     /// The text of contract section 5.2, when a tail was asked for.
     pub log_tail: Option<Vec<u8>>,
+    /// What the caller is told of the session that this call began.
+    pub session: Option<SessionMark>,
+}
+
+/// How a caller learns of its session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionMark {
+    /// By a cookie.
+    Cookie {
+        /// Its value.
+        id: SessionId,
+        /// How long it is kept.
+        max_age_s: u32,
+    },
+    /// By a response field.
+    Header {
+        /// The field's name, in lower case.
+        name: Box<str>,
+        /// Its value.
+        id: SessionId,
+    },
+}
+
+/// The name of the cookie.
+pub const SESSION_COOKIE: &str = "x-fc-cookie-session-id";
+
+impl SessionMark {
+    /// The response field, as a name and a value.
+    #[must_use]
+    pub fn field(&self) -> (&str, String) {
+        match self {
+            Self::Cookie { id, max_age_s } => ("set-cookie", format!("{SESSION_COOKIE}={id}; Max-Age={max_age_s}")),
+            Self::Header { name, id } => (name, id.to_string()),
+        }
+    }
 }
 
 /// Why a call did not get an answer of its function. None of these is billed.
@@ -62,6 +97,12 @@ pub enum Refusal {
     /// There is too much to do: a limit was met, or the platform has no room.
     #[error(transparent)]
     Throttled(Throttled),
+    /// The session that the call says it belongs to is not there, or takes no calls.
+    #[error(transparent)]
+    Session(SessionRefusal),
+    /// The session was ended while the call waited for its instance.
+    #[error("the session was ended while the call waited for its instance")]
+    SessionEnded,
     /// The event is too large.
     #[error("the payload is larger than {limit} bytes")]
     PayloadTooLarge {

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dunlin_model::{FunctionError, FunctionKey, Invocation, LogType, Origin, Outcome, Phases, Protocol, Target};
-use dunlin_pool::{InstanceSpec, Lease, LeaseError, NoInterpreter, Pool, StartFailure, StartOutput};
-use dunlin_runtime::{Answer, Answered, CallContext, CallError, Failed, HttpBase, Payload, StartError};
+use dunlin_model::{
+    FunctionError, FunctionKey, Invocation, LogType, Origin, Outcome, Phases, Protocol, Qualifier, SessionAsk, Target,
+};
+use dunlin_pool::{InstanceSpec, Lease, LeaseError, NoInterpreter, Pool, SessionCall, StartFailure, StartOutput};
+use dunlin_runtime::{Answer, Answered, Body, CallContext, CallError, Failed, HttpBase, Payload, StartError};
 use dunlin_store::Store;
 use jiff::Timestamp;
 use tokio::sync::Notify;
@@ -14,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::answer::{Counted, Streamed};
 use crate::run::{Account, timeout_of};
+use crate::session;
 use crate::specs::Specs;
 use crate::text::{self, Tail};
 use crate::{OutcomeSink, Refusal, Reply};
@@ -108,6 +111,9 @@ impl Invoker {
         if bytes_in > limit {
             return Err(Refusal::PayloadTooLarge { limit });
         }
+        let session =
+            self.inner.pool.enter(&spec, &invocation.qualifier, invocation.session.as_ref()).map_err(Refusal::Session)?;
+        let spec = session.as_ref().map_or(spec, |session| Arc::clone(session.spec()));
         let sink = Arc::clone(&self.inner.sink);
         let version = spec.key().version.clone();
         let mut account = Account::open(sink, &invocation, spec.function(), &version, bytes_in as u64, presence);
@@ -116,7 +122,7 @@ impl Invoker {
             Payload::Streaming(event, body) => Payload::Streaming(event, Counted::wrap(body, account.counts_bytes_in())),
             event @ Payload::Event(_) => event,
         };
-        Run { inner: &self.inner, invocation, spec, account, dead: 0, output: StartOutput::default() }.run(payload).await
+        Run { inner: &self.inner, invocation, spec, session, account, dead: 0, output: StartOutput::default() }.run(payload).await
     }
 
     /// What instances are made from for calls that mean `target`, one of `function`'s.
@@ -125,6 +131,15 @@ impl Invoker {
     /// No interpreter here serves its runtime.
     pub fn spec(&self, function: &FunctionKey, target: &Target) -> Result<Arc<InstanceSpec>, NoInterpreter> {
         self.inner.specs.of(function, target, self.inner.pool.interpreters())
+    }
+
+    /// What a call of this session means where its qualifier is an alias: the version that the session began with, as long
+    /// as there is one.
+    #[must_use]
+    pub fn session_target(&self, function: &FunctionKey, qualifier: &Qualifier, ask: &SessionAsk) -> Option<Target> {
+        let (SessionAsk::In(id) | SessionAsk::End(id)) = ask else { return None };
+        let version = self.inner.pool.session_version(function, qualifier, id)?;
+        self.inner.store.view().resolve(function, &Qualifier::Named(version.version), 0.0).ok()
     }
 
     /// Calls that have not ended yet, streamed answers included.
@@ -176,6 +191,7 @@ struct Run<'a> {
     inner: &'a Inner,
     invocation: Invocation,
     spec: Arc<InstanceSpec>,
+    session: Option<Arc<SessionCall>>,
     account: Account,
     /// Dead instances met so far.
     dead: usize,
@@ -234,7 +250,7 @@ impl Run<'_> {
     async fn lease(&mut self, began: Instant) -> Result<Lease, LeaseError> {
         let deadline = began + self.inner.config.queue_wait_max;
         loop {
-            let lease = self.inner.pool.lease(&self.spec, &self.invocation.request_id, deadline).await?;
+            let lease = self.lease_once(deadline).await?;
             if self.dead < DEAD_INSTANCES_MAX && lease.is_dead() {
                 self.dead += 1;
                 lease.discard();
@@ -242,6 +258,10 @@ impl Run<'_> {
             }
             return Ok(lease);
         }
+    }
+
+    async fn lease_once(&self, deadline: Instant) -> Result<Lease, LeaseError> {
+        self.inner.pool.lease_in(&self.spec, self.session.as_ref(), &self.invocation.request_id, deadline).await
     }
 
     fn context(&self, payload: &Payload, timeout: Duration) -> CallContext {
@@ -275,6 +295,7 @@ impl Run<'_> {
             }
             Answer::Streamed(head, body) => Answer::Streamed(head, Streamed::wrap(body, self.account, deadline)),
             Answer::Http(response) => {
+                let response = self.learn(response);
                 let account = self.account;
                 Answer::Http(response.map(|body| Streamed::wrap(body, account, deadline)))
             }
@@ -284,6 +305,19 @@ impl Run<'_> {
             }
         });
         reply
+    }
+
+    /// Takes from a server's answer what it says of the session.
+    fn learn(&self, response: http::Response<Body>) -> http::Response<Body> {
+        let (Some(call), Some(rules)) = (&self.session, self.spec.sessions()) else { return response };
+        let ask = self.invocation.session.as_ref();
+        let (response, ended) = session::learn(rules, call, ask, response);
+        if let Some(key) = session::key_of(call, &self.invocation.qualifier, ask).filter(|_| ended)
+            && let Err(gone) = self.inner.pool.end_session(&key, false)
+        {
+            tracing::debug!(%gone, "a session was ended twice");
+        }
+        response
     }
 
     fn failed(mut self, error: CallError, log_tail: &[u8], timeout: Duration) -> Result<Reply, Refusal> {
@@ -335,6 +369,7 @@ impl Run<'_> {
                 let error_type = if throttled.is_callers() { "ResourceExhausted" } else { "ResourceThrottled" };
                 (Outcome::Throttled, error_type, Refusal::Throttled(throttled))
             }
+            LeaseError::SessionEnded => (Outcome::Throttled, "SessionEnded", Refusal::SessionEnded),
             LeaseError::ShuttingDown => (Outcome::PlatformError, "InternalServerError", Refusal::ShuttingDown),
             LeaseError::Platform(problem) => (Outcome::PlatformError, "InternalServerError", Refusal::Platform(problem)),
         };
@@ -413,6 +448,7 @@ impl Run<'_> {
             phases,
             memory_peak_bytes: record.memory_peak_bytes,
             log_tail,
+            session: self.session.as_ref().and_then(|call| session::mark(self.spec.sessions()?, call)),
         }
     }
 }

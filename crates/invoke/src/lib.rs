@@ -25,9 +25,11 @@ mod answer;
 mod api;
 mod invoker;
 mod run;
+mod session;
 mod specs;
 mod text;
 
-pub use api::{OutcomeSink, Refusal, Reply};
+pub use api::{OutcomeSink, Refusal, Reply, SESSION_COOKIE, SessionMark};
 pub use dunlin_pool::{Limit, Room, Throttled};
 pub use invoker::{Config, Invoker};
+pub use session::session_of;

@@ -79,6 +79,7 @@ impl Bench {
             origin: Origin::Api,
             trigger: None,
             log_type: LogType::None,
+            session: None,
         }
     }
 

@@ -435,12 +435,6 @@ impl FunctionConfig {
         self.runtime.language() == Language::Python && asked().is_some_and(|value| value == "true")
     }
 
-    /// Calls at a time in one instance.
-    #[must_use]
-    pub fn concurrency_in_force(&self) -> u32 {
-        self.instance_concurrency.and_then(|n| u32::try_from(n).ok()).unwrap_or(1).max(1)
-    }
-
     /// The initializer, if one is set.
     #[must_use]
     pub fn initializer(&self) -> Option<&LifecycleHook> {

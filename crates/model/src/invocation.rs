@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{FunctionKey, Qualifier, RequestId, random_u128};
+use crate::session::SessionAsk;
 use crate::version::Target;
 
 /// Proof that an answer belongs to an attempt: 128 random bits that only the instance serving it has seen.
@@ -60,6 +61,8 @@ pub struct Invocation {
     pub trigger: Option<String>,
     /// Whether a log tail was asked for.
     pub log_type: LogType,
+    /// What the caller said of the session it belongs to, where the function has any.
+    pub session: Option<SessionAsk>,
 }
 
 /// The value of `X-Fc-Error-Type` (contract section 5.1).

@@ -22,6 +22,7 @@ pub mod runtime_name;
 pub mod scaling;
 pub mod schedule;
 pub mod scope;
+pub mod session;
 pub mod settings;
 pub mod stored;
 pub mod trigger;
@@ -52,6 +53,7 @@ pub use scaling::{
 };
 pub use schedule::Schedule;
 pub use scope::AccountScope;
+pub use session::{Affinity, Isolation, SessionAsk, SessionId, SessionRules};
 pub use settings::{
     AsyncInvoke, Concurrency, Destination, DestinationConfig, Restriction, Setting, SettingContent, SettingKey, SettingKind,
     VpcBindings,

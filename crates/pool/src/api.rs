@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_model::{Function, InstanceId, Interpreters, Phases, VersionKey};
+use dunlin_model::{Function, InstanceId, Interpreters, Isolation, Phases, SessionRules, VersionKey};
 use dunlin_runtime::StartError;
 use jiff::Timestamp;
 
 use crate::class::{Class, NoInterpreter};
-use crate::engine::Demand;
+use crate::engine::{Demand, Sharing};
 use crate::throttle::Throttled;
 
 /// What the operator may change. Every bound of the pool is here.
@@ -86,6 +86,7 @@ pub struct InstanceSpec {
     pub(crate) demand: Arc<Demand>,
     function: Arc<Function>,
     qualifier: String,
+    sessions: Option<SessionRules>,
 }
 
 impl InstanceSpec {
@@ -96,6 +97,7 @@ impl InstanceSpec {
     pub fn new(key: VersionKey, function: Arc<Function>, interpreters: &Interpreters) -> Result<Self, NoInterpreter> {
         let qualifier = key.version.to_string();
         let config = &function.config;
+        let sessions = config.sessions();
         let demand = Demand {
             class: Class::of(config, interpreters)?,
             concurrency: config.concurrency_in_force(),
@@ -103,9 +105,16 @@ impl InstanceSpec {
             memory_bytes: u64::try_from(config.memory_size).unwrap_or(0) << 20,
             template: config.makes_templates(),
             on_demand: config.scales_on_demand(),
+            sharing: match (config.isolation(), &sessions) {
+                (Isolation::Request, _) => Sharing::Nobody,
+                (isolation, Some(rules)) => {
+                    Sharing::Sessions { per_instance: rules.per_instance, exclusive: isolation == Isolation::Session }
+                }
+                (_, None) => Sharing::All,
+            },
             key,
         };
-        Ok(Self { demand: Arc::new(demand), function, qualifier })
+        Ok(Self { demand: Arc::new(demand), function, qualifier, sessions })
     }
 
     /// What instances are bound to.
@@ -118,6 +127,12 @@ impl InstanceSpec {
     #[must_use]
     pub fn function(&self) -> &Arc<Function> {
         &self.function
+    }
+
+    /// What the function says about sessions, if its calls have any.
+    #[must_use]
+    pub fn sessions(&self) -> Option<&SessionRules> {
+        self.sessions.as_ref()
     }
 
     /// What instances are told they are called as.
@@ -139,6 +154,9 @@ pub enum LeaseError {
     /// The pool drains.
     #[error("the pool is shutting down")]
     ShuttingDown,
+    /// The session that the call belongs to was ended while it waited.
+    #[error("the session was ended while the call waited for its instance")]
+    SessionEnded,
     /// The platform could not make or bind a cell, repeatedly.
     #[error("no instance could be made: {0}")]
     Platform(String),

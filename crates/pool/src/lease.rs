@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::api::StartOutput;
 use crate::engine::{CellNo, Event};
 use crate::service::{Inner, Slot};
+use crate::sessions::SessionCall;
 use crate::worker::Worker;
 
 /// The right to one call in an instance. Dropping it gives the instance to the oldest waiter, or lets it idle.
@@ -23,10 +24,12 @@ pub struct Lease {
     output: StartOutput,
     granted: Instant,
     discard: bool,
+    /// The call's part in its session, which is over when the lease is. Dropped last.
+    _session: Option<Arc<SessionCall>>,
 }
 
 impl Lease {
-    pub(crate) fn new(pool: &Arc<Inner>, slot: &Arc<Slot>, cell: CellNo, cold: bool) -> Self {
+    pub(crate) fn new(pool: &Arc<Inner>, slot: &Arc<Slot>, session: Option<Arc<SessionCall>>, cell: CellNo, cold: bool) -> Self {
         let (phases, output) = if cold { slot.how_started() } else { Default::default() };
         Self {
             pool: Arc::clone(pool),
@@ -37,6 +40,7 @@ impl Lease {
             output,
             granted: Instant::now(),
             discard: false,
+            _session: session,
         }
     }
 

@@ -23,6 +23,7 @@
 //! - As many instances of a version are ready as were said to be kept, as far as the limits allow.
 //! - No limit is passed: instances of an account, memory of the node, starts and makes under way, calls waiting.
 //! - No idle instance outlives its time, and none of a superseded revision stays idle.
+//! - Calls of one session meet one instance for as long as both live.
 //! - An instance is forgotten only after its walls are down.
 //! - No instance is frozen while a call is in it.
 //! - A cell is made in a task of its own: a caller that goes away leaks nothing and stops nothing.
@@ -35,6 +36,7 @@ pub mod engine;
 mod frost;
 mod lease;
 mod service;
+mod sessions;
 mod start;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -49,5 +51,6 @@ pub use class::{Class, NoInterpreter, Program};
 pub use engine::Keep;
 pub use lease::Lease;
 pub use service::Pool;
+pub use sessions::{SessionCall, SessionInfo, SessionKey, SessionRefusal, SessionStatus, SessionTerms};
 pub use throttle::{Limit, Room, Throttled};
 pub use worker::{Boot, GuestBoot, LogSinks, Worker};

@@ -20,6 +20,7 @@ use crate::class::{Class, Program};
 use crate::engine::{Action, Bounds, CellNo, Engine, Event, Keep, WaiterId, Why};
 use crate::frost::Frost;
 use crate::lease::Lease;
+use crate::sessions::{Book, SessionCall};
 use crate::start;
 use crate::worker::{Boot, GuestBoot, LogSinks, Worker};
 
@@ -32,7 +33,7 @@ const STUCK_MAX: usize = 3;
 /// The pool. Cheap to clone.
 #[derive(Clone)]
 pub struct Pool {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {
@@ -51,18 +52,27 @@ pub(crate) struct Inner {
     emptied: Notify,
 }
 
-struct Table {
-    engine: Engine,
+pub(crate) struct Table {
+    pub(crate) engine: Engine,
+    /// Who the engine's sessions are.
+    pub(crate) book: Book,
     last_waiter: u64,
     pending: HashMap<WaiterId, Pending>,
     workers: HashMap<CellNo, Arc<dyn Worker>>,
-    slots: HashMap<CellNo, Arc<Slot>>,
+    pub(crate) slots: HashMap<CellNo, Arc<Slot>>,
     /// What instances that are kept are started from.
     kept: HashMap<VersionKey, Spare>,
     /// Instances that are to be frozen.
     freezing: BTreeSet<CellNo>,
     /// When the ticker wakes up by itself.
     ticks_at: Option<Instant>,
+}
+
+impl Table {
+    /// When the engine or the book wants to know the time.
+    fn next_tick(&self) -> Option<Instant> {
+        [self.engine.next_tick(), self.book.next_tick()].into_iter().flatten().min()
+    }
 }
 
 /// A version of which instances are kept.
@@ -76,6 +86,7 @@ struct Spare {
 struct Pending {
     reply: oneshot::Sender<Result<Lease, LeaseError>>,
     spec: Arc<InstanceSpec>,
+    session: Option<Arc<SessionCall>>,
     request: RequestId,
 }
 
@@ -159,6 +170,7 @@ impl Pool {
         });
         let table = Table {
             engine,
+            book: Book::default(),
             last_waiter: 0,
             pending: HashMap::new(),
             workers: HashMap::new(),
@@ -180,9 +192,7 @@ impl Pool {
             emptied: Notify::new(),
         });
         inner.runtime.spawn(tick(Arc::downgrade(&inner), Arc::clone(&inner.wake)));
-        if inner.config.freeze_after.is_some() {
-            inner.runtime.spawn(freeze(Arc::downgrade(&inner), Arc::clone(&inner.cold)));
-        }
+        inner.runtime.spawn(freeze(Arc::downgrade(&inner), Arc::clone(&inner.cold)));
         if inner.config.available_bytes_min > 0 {
             inner.runtime.spawn(watch_memory(Arc::downgrade(&inner), inner.config.available_bytes_min));
         }
@@ -194,11 +204,25 @@ impl Pool {
     /// # Errors
     /// See [`LeaseError`].
     pub async fn lease(&self, spec: &Arc<InstanceSpec>, request: &RequestId, deadline: Instant) -> Result<Lease, LeaseError> {
+        self.lease_in(spec, None, request, deadline).await
+    }
+
+    /// The same, for a call of a session, whose [`SessionCall::spec`] is `spec`: its instance.
+    ///
+    /// # Errors
+    /// See [`LeaseError`].
+    pub async fn lease_in(
+        &self,
+        spec: &Arc<InstanceSpec>,
+        session: Option<&Arc<SessionCall>>,
+        request: &RequestId,
+        deadline: Instant,
+    ) -> Result<Lease, LeaseError> {
         let began = Instant::now();
         let mut stuck = 0;
         loop {
             let now = if stuck == 0 { began } else { Instant::now() };
-            let mut lease = match self.inner.ask(spec, request, deadline, now) {
+            let mut lease = match self.inner.ask(spec, session, request, deadline, now) {
                 Asked::Granted(lease) if !lease.is_frozen() => return Ok(lease),
                 Asked::Granted(lease) => lease,
                 Asked::Waits(waiter, answer) => {
@@ -343,30 +367,45 @@ struct Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         if let Some(waiter) = self.waiter {
-            self.pool.feed_because(Event::Cancel { waiter }, &Cause::default(), |table| {
-                table.pending.remove(&waiter);
-            });
+            let mut gone = None;
+            self.pool.feed_because(Event::Cancel { waiter }, &Cause::default(), |table| gone = table.pending.remove(&waiter));
+            // Its part in a session ends by itself, and takes the lock for that.
+            drop(gone);
         }
     }
 }
 
 impl Inner {
-    fn table(&self) -> MutexGuard<'_, Table> {
+    pub(crate) fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().expect("nothing panics while it holds the table")
     }
 
-    fn ask(self: &Arc<Self>, spec: &Arc<InstanceSpec>, request: &RequestId, deadline: Instant, now: Instant) -> Asked {
+    fn ask(
+        self: &Arc<Self>,
+        spec: &Arc<InstanceSpec>,
+        session: Option<&Arc<SessionCall>>,
+        request: &RequestId,
+        deadline: Instant,
+        now: Instant,
+    ) -> Asked {
         let mut table = self.table();
         table.last_waiter += 1;
         let waiter = WaiterId(table.last_waiter);
-        let actions = table.engine.on(Event::Lease { waiter, demand: Arc::clone(&spec.demand), deadline }, now);
+        let number = session.map(|session| session.session());
+        let event = Event::Lease { waiter, demand: Arc::clone(&spec.demand), session: number, deadline };
+        let actions = table.engine.on(event, now);
         if let [Action::Grant { waiter: granted, cell, cold }] = actions[..]
             && granted == waiter
         {
-            return Asked::Granted(Lease::new(self, &table.slots[&cell], cell, cold));
+            if let Some(session) = number {
+                table.book.bound(session);
+            }
+            return Asked::Granted(Lease::new(self, &table.slots[&cell], session.cloned(), cell, cold));
         }
         let (reply, answer) = oneshot::channel();
-        table.pending.insert(waiter, Pending { reply, spec: Arc::clone(spec), request: request.clone() });
+        table
+            .pending
+            .insert(waiter, Pending { reply, spec: Arc::clone(spec), session: session.cloned(), request: request.clone() });
         let effects = self.prepare(&mut table, actions, &Cause::default());
         self.reschedule(&mut table);
         drop(table);
@@ -393,9 +432,28 @@ impl Inner {
         }
     }
 
+    /// Tells the engine what the book has left for it, and performs what follows.
+    pub(crate) fn follow(self: &Arc<Self>, mut table: MutexGuard<'_, Table>, now: Instant) {
+        let mut effects = Vec::new();
+        for event in std::mem::take(&mut table.book.out) {
+            let actions = table.engine.on(event, now);
+            effects.extend(self.prepare(&mut table, actions, &Cause::default()));
+        }
+        self.reschedule(&mut table);
+        drop(table);
+        self.perform(effects);
+    }
+
+    /// Ends the sessions whose time is up.
+    fn end_sessions(self: &Arc<Self>) {
+        let (mut table, now) = (self.table(), Instant::now());
+        table.book.tick(now);
+        self.follow(table, now);
+    }
+
     /// Wakes the ticker if it would sleep too long.
     fn reschedule(&self, table: &mut Table) {
-        if let Some(next) = table.engine.next_tick()
+        if let Some(next) = table.next_tick()
             && table.ticks_at.is_none_or(|at| next < at)
         {
             table.ticks_at = Some(next);
@@ -439,8 +497,11 @@ impl Inner {
                     effects.push(Effect::Start { cell, slot, request });
                 }
                 Action::Grant { waiter, cell, cold } => {
-                    let lease = Lease::new(self, &table.slots[&cell], cell, cold);
                     let pending = table.pending.remove(&waiter).expect("who waits in the engine is pending here");
+                    if let Some(session) = &pending.session {
+                        table.book.bound(session.session());
+                    }
+                    let lease = Lease::new(self, &table.slots[&cell], pending.session, cell, cold);
                     effects.push(Effect::Reply(pending.reply, Ok(lease)));
                 }
                 Action::Refuse { waiter, why } => {
@@ -478,6 +539,7 @@ impl Inner {
                 .map_or_else(platform, |failure| LeaseError::Start(StartFailure { phases: Phases::default(), ..failure })),
             Why::Platform => platform(),
             Why::Draining => LeaseError::ShuttingDown,
+            Why::SessionEnded => LeaseError::SessionEnded,
         }
     }
 
@@ -647,7 +709,7 @@ async fn tick(pool: Weak<Inner>, wake: Arc<Notify>) {
         let Some(inner) = pool.upgrade() else { return };
         let next = {
             let mut table = inner.table();
-            table.ticks_at = table.engine.next_tick();
+            table.ticks_at = table.next_tick();
             table.ticks_at
         };
         drop(inner);
@@ -661,6 +723,7 @@ async fn tick(pool: Weak<Inner>, wake: Arc<Notify>) {
             () = due => {
                 let Some(inner) = pool.upgrade() else { return };
                 inner.feed(Event::Tick);
+                inner.end_sessions();
             }
             () = wake.notified() => {}
         }

@@ -10,7 +10,7 @@ use dunlin_api::Api;
 use dunlin_gateway::{Body, ControlPlane};
 use dunlin_invoke::{Invoker, OutcomeSink, Refusal, Reply};
 use dunlin_meter::Ledger;
-use dunlin_model::{InstanceId, Invocation, Record, VersionKey};
+use dunlin_model::{FunctionKey, InstanceId, Invocation, Qualifier, Record, SessionAsk, Target, VersionKey};
 use dunlin_pool::{LogSinks, Observer, Pool, Seen};
 use dunlin_runtime::{LogLine, LogSink, Payload};
 use dunlin_store::Sqlite;
@@ -53,12 +53,20 @@ impl dunlin_gateway::Calls for Recorded {
     async fn call(&self, invocation: Invocation, payload: Payload) -> Result<Reply, Refusal> {
         self.run(invocation, payload).await
     }
+
+    fn session_target(&self, function: &FunctionKey, qualifier: &Qualifier, ask: &SessionAsk) -> Option<Target> {
+        self.invoker.session_target(function, qualifier, ask)
+    }
 }
 
 #[async_trait]
 impl dunlin_api::Calls for Recorded {
     async fn call(&self, invocation: Invocation, payload: Payload) -> Result<Reply, Refusal> {
         self.run(invocation, payload).await
+    }
+
+    fn session_target(&self, function: &FunctionKey, qualifier: &Qualifier, ask: &SessionAsk) -> Option<Target> {
+        self.invoker.session_target(function, qualifier, ask)
     }
 }
 

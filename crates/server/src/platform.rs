@@ -228,6 +228,7 @@ impl Platform {
                 sandboxes,
                 instances: Arc::new(pool.clone()),
                 scaling: Arc::new(scaler),
+                sessions: Arc::new(dunlin_control::PoolSessions { invoker: invoker.clone(), pool: pool.clone() }),
                 outbound: Outbound::new(config.fetch_inside),
                 clock: dunlin_auth::system_clock(),
             },

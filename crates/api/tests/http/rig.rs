@@ -13,13 +13,13 @@ use bytes::Bytes;
 use dunlin_api::{Api, Calls, Config, Parts};
 use dunlin_auth::{SigningKey, Verifier, sign};
 use dunlin_blobs::{Blobs, LocalBlobs};
-use dunlin_control::{Control, Instances, KeepsReady, Readiness};
-use dunlin_invoke::{Refusal, Reply};
+use dunlin_control::{Control, Error, Instances, KeepsReady, Readiness, Sessions};
+use dunlin_invoke::{Refusal, Reply, SessionMark};
 use dunlin_model::{
     CellId, Crc64, Digest, ErrorType, FunctionConfig, FunctionError, FunctionKey, Interpreter, InterpreterVersion, Interpreters,
-    Invocation, Language, LogType, Outcome, Phases, SettingKey, Standing,
+    Invocation, Language, LogType, Outcome, Phases, Qualifier, SessionAsk, SettingKey, Standing, Target,
 };
-use dunlin_pool::{InstanceInfo, InstanceState};
+use dunlin_pool::{InstanceInfo, InstanceState, SessionInfo, SessionKey, SessionRefusal, SessionStatus, SessionTerms};
 use dunlin_runtime::{Answer, Payload};
 use dunlin_sandbox::{
     Bind, BindError, Cell, CellKind, EndError, Ended, MakeError, Net, Prepare, Sandboxes, UnpackError, UnpackLimits, UnpackReport,
@@ -91,6 +91,60 @@ pub struct FakePool {
     pub expected: Mutex<Vec<String>>,
     pub limits: Mutex<Vec<(String, Option<usize>)>>,
     pub refreshed: AtomicUsize,
+    pub sessions: Mutex<Vec<SessionInfo>>,
+}
+
+/// Remembers sessions and knows no time.
+#[async_trait]
+impl Sessions for FakePool {
+    async fn create(&self, key: &SessionKey, _: &Target, terms: SessionTerms, notes: Box<str>) -> Result<SessionInfo, Error> {
+        if self.get(key).is_some() {
+            return Err(SessionRefusal::Exists { id: key.id.clone() }.into());
+        }
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        let session = SessionInfo {
+            key: key.clone(),
+            affinity: "HEADER_FIELD",
+            status: SessionStatus::Active,
+            terms,
+            created: now,
+            modified: now,
+            instance: None,
+            notes,
+        };
+        let mut sessions = self.sessions.lock().unwrap();
+        sessions.push(session.clone());
+        sessions.sort_by(|one, other| one.key.cmp(&other.key));
+        Ok(session)
+    }
+    fn get(&self, key: &SessionKey) -> Option<SessionInfo> {
+        self.sessions.lock().unwrap().iter().find(|session| session.key == *key).cloned()
+    }
+    fn list(&self, function: &FunctionKey) -> Vec<SessionInfo> {
+        self.sessions.lock().unwrap().iter().filter(|session| session.key.function == *function).cloned().collect()
+    }
+    fn update(&self, key: &SessionKey, terms: SessionTerms, notes: Box<str>) -> Result<(), SessionRefusal> {
+        self.change(key, |session| (session.terms, session.notes) = (terms, notes))
+    }
+    fn pause(&self, key: &SessionKey, paused: bool) -> Result<(), SessionRefusal> {
+        self.change(key, |session| session.status = if paused { SessionStatus::Paused } else { SessionStatus::Active })
+    }
+    fn end(&self, key: &SessionKey) -> Result<(), SessionRefusal> {
+        self.change(key, |_| ())?;
+        self.sessions.lock().unwrap().retain(|session| session.key != *key);
+        Ok(())
+    }
+    fn forget(&self, function: &FunctionKey) {
+        self.sessions.lock().unwrap().retain(|session| session.key.function != *function);
+    }
+}
+
+impl FakePool {
+    fn change(&self, key: &SessionKey, change: impl FnOnce(&mut SessionInfo)) -> Result<(), SessionRefusal> {
+        let mut sessions = self.sessions.lock().unwrap();
+        let found = sessions.iter_mut().find(|session| session.key == *key);
+        found.map(change).ok_or_else(|| SessionRefusal::NotFound { id: key.id.clone() })
+    }
 }
 
 impl Instances for FakePool {
@@ -153,7 +207,13 @@ impl Calls for Echo {
             phases: Phases { handler: Duration::from_millis(5), ..Phases::default() },
             memory_peak_bytes: 3 << 20,
             log_tail: (invocation.log_type == LogType::Tail).then(|| b"FC Invoke Start\n".to_vec()),
+            session: (invocation.session == Some(SessionAsk::Begin))
+                .then(|| SessionMark::Header { name: "my-session".into(), id: "begun".parse().unwrap() }),
         })
+    }
+
+    fn session_target(&self, _: &FunctionKey, _: &Qualifier, _: &SessionAsk) -> Option<Target> {
+        None
     }
 }
 
@@ -226,6 +286,7 @@ impl Rig {
                 sandboxes: Arc::clone(&unpacker) as Arc<dyn Sandboxes>,
                 instances: Arc::clone(&pool) as Arc<dyn Instances>,
                 scaling: Arc::clone(&pool) as Arc<dyn KeepsReady>,
+                sessions: Arc::clone(&pool) as Arc<dyn Sessions>,
                 outbound: dunlin_outbound::Outbound::new(false),
                 clock,
             },

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use dunlin_invoke::Reply;
+use dunlin_invoke::{Reply, SessionMark};
 use dunlin_model::Phases;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 
 use crate::error::Problem;
 
@@ -78,6 +78,7 @@ pub(super) fn cookie_stays(value: &[u8], host: &str) -> bool {
 pub(super) struct Facts {
     fields: Vec<(&'static str, String)>,
     timing: String,
+    session: Option<SessionMark>,
 }
 
 impl Facts {
@@ -98,13 +99,24 @@ impl Facts {
         if let Some(tail) = &reply.log_tail {
             fields.push(("x-fc-log-result", STANDARD.encode(tail)));
         }
-        Self { fields, timing: server_timing(&reply.phases) }
+        Self { fields, timing: server_timing(&reply.phases), session: reply.session.clone() }
     }
 
     /// Writes them over whatever the function wrote there.
     pub(super) fn put(&self, headers: &mut HeaderMap) {
         for (name, value) in &self.fields {
             put(headers, name, value);
+        }
+        if let Some(mark) = &self.session {
+            let (name, value) = mark.field();
+            // A cookie stands beside the function's own; a field of this name is ours alone.
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value)) {
+                if name == SET_COOKIE {
+                    headers.append(name, value);
+                } else {
+                    headers.insert(name, value);
+                }
+            }
         }
         // The function's own timings stand beside ours.
         if let Ok(value) = HeaderValue::from_str(&self.timing) {

@@ -24,9 +24,9 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use dunlin_auth::Claims;
-use dunlin_invoke::{Refusal, Reply};
+use dunlin_invoke::{Refusal, Reply, session_of};
 use dunlin_model::domain::{Routed, canonical_path};
-use dunlin_model::{AccountScope, FunctionKey, InvalidField, Invocation, LogType, Origin, RequestId, Target};
+use dunlin_model::{AccountScope, FunctionKey, InvalidField, Invocation, LogType, Origin, Qualifier, RequestId, Target};
 use dunlin_runtime::{Answer, Payload};
 use http::header::UPGRADE;
 use http::request::Parts;
@@ -151,6 +151,7 @@ impl Functions<'_> {
             Ok(target) => target,
             Err(unresolved) => return Problem::from(Refusal::from(unresolved)).response(request_id),
         };
+        let target = self.session_target(function_key, &entrance, &target, &request).unwrap_or(target);
         let peer = peer.to_canonical();
         let hit = Hit { doors: self.doors, room: self.room, request_id, host, peer, function_key, target, entrance };
         let cors = hit.entrance.cors.and_then(|rules| cors::Cors::of(rules, request.headers()));
@@ -163,6 +164,23 @@ impl Functions<'_> {
         }
         fields::put(response.headers_mut(), "x-fc-request-id", request_id.as_str());
         response
+    }
+}
+
+impl Functions<'_> {
+    /// What a call means that says it belongs to a session, where that is not what its qualifier means: an alias is asked
+    /// once for each session.
+    fn session_target(
+        &self,
+        function: &FunctionKey,
+        entrance: &Entrance<'_>,
+        target: &Target,
+        request: &Request<Incoming>,
+    ) -> Option<Target> {
+        let Qualifier::Named(_) = &entrance.qualifier else { return None };
+        let rules = target.function().config.sessions()?;
+        let ask = session_of(&rules, request.method(), Some(request.uri()), request.headers()).ok()?;
+        self.doors.calls.session_target(function, &entrance.qualifier, &ask)
     }
 }
 
@@ -191,6 +209,16 @@ impl Hit<'_> {
             body::drain(&head, body, limit).await;
             return Err(problem);
         }
+        let session = match self.target.function().config.sessions() {
+            None => None,
+            Some(rules) => match session_of(&rules, &head.method, Some(&head.uri), &head.headers) {
+                Ok(ask) => Some(ask),
+                Err(invalid) => {
+                    body::drain(&head, body, limit).await;
+                    return Err(Problem::invalid(invalid.to_string()));
+                }
+            },
+        };
         let invocation = Invocation {
             request_id: self.request_id.clone(),
             function: self.function_key.clone(),
@@ -200,6 +228,7 @@ impl Hit<'_> {
             trigger: Some(self.entrance.name.clone()),
             // What a function prints is its owner's: a caller nobody knows does not get to read it.
             log_type: if signed.is_some() { log_type } else { LogType::None },
+            session,
         };
         let (payload, _share) = if self.passes() {
             let mut request = pass::request(self, head.clone(), body::streamed(body, self.body_limit(), signed));

@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dunlin_auth::{SigningKey, Verifier, system_clock};
 use dunlin_gateway::{Body, Calls, Closed, Config, ControlPlane, Doors, Listener, Status, serve};
-use dunlin_invoke::{Refusal, Reply};
+use dunlin_invoke::{Refusal, Reply, SessionMark};
 use dunlin_model::{
-    AccessKeyId, AccountId, AccountScope, CodePackage, Crc64, Digest, ErrorType, Function, FunctionError, FunctionPatch,
-    HttpTriggerConfig, InstanceId, Invocation, Limits, Outcome, Phases, Trigger,
+    AccessKeyId, AccountId, AccountScope, CodePackage, Crc64, Digest, ErrorType, Function, FunctionError, FunctionKey,
+    FunctionPatch, HttpTriggerConfig, InstanceId, Invocation, Limits, Outcome, Phases, Qualifier, SessionAsk, Target, Trigger,
 };
 use dunlin_runtime::{Answer, Payload};
 use dunlin_store::{AccessKey, Memory, Store};
@@ -105,7 +105,13 @@ impl Calls for House {
             phases: Phases { handler: Duration::from_micros(1500), ..Phases::default() },
             memory_peak_bytes: 10 << 20,
             log_tail: (invocation.log_type == dunlin_model::LogType::Tail).then(|| b"the log".to_vec()),
+            session: (invocation.session == Some(SessionAsk::Begin))
+                .then(|| SessionMark::Cookie { id: "begun".parse().expect("an id"), max_age_s: 60 }),
         })
+    }
+
+    fn session_target(&self, _: &FunctionKey, _: &Qualifier, _: &SessionAsk) -> Option<Target> {
+        None
     }
 }
 

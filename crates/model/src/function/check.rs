@@ -86,7 +86,7 @@ impl FunctionConfig {
         if let Some(tags) = &self.tags {
             check_tags(tags)?;
         }
-        Ok(())
+        self.check_sessions()
     }
 
     fn check_container(&self) -> Result<(), InvalidField> {

@@ -8,40 +8,64 @@ use dunlin_model::{AccountId, FunctionKey};
 use tokio::time::Instant;
 
 use super::recent::{Peak, Usual};
+use super::sessions::Place;
 use super::state::{Account, Cell, Engine, Function, FunctionNo, State, Timer, Version, VersionNo, Waiter};
 use super::template::Templating;
-use super::{Action, CellNo, Demand, WaiterId, Why};
+use super::{Action, CellNo, Demand, SessionNo, WaiterId, Why};
 use crate::throttle::Throttled;
 
 /// How soon half of a version's peak is forgotten: of instances that nobody needs any more half end every minute.
 const PEAK_HALF_LIFE: Duration = Duration::from_secs(60);
 
 impl Engine {
-    pub(super) fn lease(&mut self, waiter: WaiterId, demand: Arc<Demand>, deadline: Instant, now: Instant) {
+    pub(super) fn lease(
+        &mut self,
+        waiter: WaiterId,
+        demand: Arc<Demand>,
+        session: Option<SessionNo>,
+        deadline: Instant,
+        now: Instant,
+    ) {
         if self.draining {
             return self.out.push(Action::Refuse { waiter, why: Why::Draining });
         }
-        let version = match self.index.get(&demand.key) {
-            Some(version) => *version,
+        let place = self.place_of(session);
+        // What others of its session joined, also where new calls do not join that any more.
+        let at = match place {
+            Place::At(cell) => self.cells[&cell].state.version(),
+            Place::Behind(leader) => Some(self.waiters[&leader].version),
+            Place::Queue => self.index.get(&demand.key).copied(),
+        };
+        let version = match at {
+            Some(version) => version,
             None => self.new_version(&demand, now),
         };
         let entry = &self.versions[&version];
+        let cell = match place {
+            Place::Queue => entry.free.back().copied(),
+            Place::Behind(_) => None,
+            Place::At(cell) => Some(cell).filter(|cell| self.has_slot(*cell)),
+        };
         // The way of a warm call: no queue, no timer but the instance's own.
-        if let Some(cell) = entry.free.back().copied().filter(|_| !entry.disabled) {
+        if let Some(cell) = cell.filter(|_| !entry.disabled) {
+            self.bind_session(session, cell);
             return self.grant(waiter, cell, false, now);
         }
         let refused = if entry.disabled {
             Some(Throttled::Disabled)
-        } else if let Some(throttled) = entry.refusal_while_closed() {
+        } else if let Some(throttled) = entry.refusal_while_closed().filter(|_| place == Place::Queue) {
             Some(throttled)
         } else if deadline <= now {
             Some(self.too_late(version))
         } else {
-            self.seat(waiter, version, deadline).err()
+            self.seat(waiter, version, session, place, deadline).err()
         };
         if let Some(throttled) = refused {
             self.turn_away(waiter, throttled);
             return self.forget_version_if_over(version, now);
+        }
+        if place != Place::Queue {
+            return;
         }
         self.want(version, now);
         self.expect_class(self.versions[&version].class, now);
@@ -112,9 +136,12 @@ impl Engine {
     }
 
     pub(super) fn cancel(&mut self, waiter: WaiterId, now: Instant) {
-        if let Some(Waiter { version, .. }) = self.waiters.get(&waiter) {
-            let version = *version;
+        if let Some(Waiter { version, session, .. }) = self.waiters.get(&waiter) {
+            let (version, session) = (*version, *session);
             self.forget_waiter(waiter);
+            if let Some(session) = session {
+                self.release_if_over(session);
+            }
             self.forget_version_if_over(version, now);
         }
     }
@@ -148,28 +175,32 @@ impl Engine {
             }
             return;
         }
-        if left == 0 && (self.is_beyond_its_keep(version) || self.gives_way(version, now)) {
+        if left == 0 && (self.is_over_with_its_call(version) || self.gives_way(version, self.has_tenants(cell), now)) {
             self.stop(cell, true);
             self.want(version, now);
             return self.pump(now);
         }
-        if was_full {
+        if was_full && self.has_room(cell) {
             self.version(version).free.push_back(cell);
         }
         if left == 0 {
             self.rest(cell, now);
         }
+        if self.has_tenants(cell) {
+            self.release_tenants(cell);
+            self.serve_pinned(cell, now);
+        }
         self.serve(version, now);
+    }
+
+    /// Whether an instance that has no call any more ends for that.
+    fn is_over_with_its_call(&self, version: VersionNo) -> bool {
+        self.versions[&version].serves_once() || self.is_beyond_its_keep(version)
     }
 
     /// Hands free instances to who waits, oldest first. What is left over and may not idle, ends.
     pub(super) fn serve(&mut self, version: VersionNo, now: Instant) {
-        loop {
-            let entry = &self.versions[&version];
-            let (Some(cell), Some(waiter)) = (entry.free.back().copied(), entry.waiters.first().copied()) else { break };
-            self.forget_waiter(waiter);
-            self.grant(waiter, cell, false, now);
-        }
+        self.hand_out(version, now);
         let entry = &self.versions[&version];
         if !(entry.stale || self.draining) {
             // An idle instance may stand in the way of another function that waits.
@@ -178,13 +209,31 @@ impl Engine {
             }
             return;
         }
-        for cell in entry.free.clone() {
-            if matches!(self.cells[&cell].state, State::Live { in_flight: 0, .. }) {
-                self.stop(cell, true);
-            }
+        for cell in self.idle_of(version) {
+            self.stop(cell, true);
         }
         if !self.hungry.is_empty() {
             self.pump(now);
+        }
+    }
+
+    /// Hands free instances to who waits for any, oldest first.
+    pub(super) fn hand_out(&mut self, version: VersionNo, now: Instant) {
+        loop {
+            let entry = &self.versions[&version];
+            let (Some(cell), Some(waiter)) = (entry.free.back().copied(), entry.waiters.first().copied()) else { return };
+            self.give(waiter, cell, false, now);
+        }
+    }
+
+    /// Grants an instance to a call out of its version's queue, and to what waits behind it.
+    pub(super) fn give(&mut self, waiter: WaiterId, cell: CellNo, cold: bool, now: Instant) {
+        let session = self.session_of(waiter);
+        self.bind_session(session, cell);
+        self.forget_waiter(waiter);
+        self.grant(waiter, cell, cold, now);
+        if session.is_some() {
+            self.serve_pinned(cell, now);
         }
     }
 
@@ -208,13 +257,17 @@ impl Engine {
     }
 
     pub(super) fn refuse(&mut self, waiter: WaiterId, why: Why) {
+        let session = self.session_of(waiter);
         self.forget_waiter(waiter);
         self.out.push(Action::Refuse { waiter, why });
+        if let Some(session) = session {
+            self.release_if_over(session);
+        }
     }
 
     /// Takes the waiter out of every queue. Its start, if there is one, goes on.
     pub(super) fn forget_waiter(&mut self, waiter: WaiterId) {
-        let Some(Waiter { version, deadline, .. }) = self.waiters.remove(&waiter) else { return };
+        let Some(Waiter { version, deadline, session, .. }) = self.waiters.remove(&waiter) else { return };
         self.timers.remove(&(deadline, Timer::Deadline(waiter)));
         let entry = self.version(version);
         entry.waiters.remove(&waiter);
@@ -227,6 +280,9 @@ impl Engine {
         self.functions.get_mut(&function).expect("a version's function is kept").waiting -= 1;
         self.accounts.get_mut(&account).expect("an account with a waiter is kept").waiting -= 1;
         self.forget_account_if_empty(&account);
+        if let Some(session) = session {
+            self.leave_session(session, waiter);
+        }
     }
 
     pub(super) fn forget_account_if_empty(&mut self, account: &AccountId) {

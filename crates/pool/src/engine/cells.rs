@@ -64,11 +64,12 @@ impl Engine {
             self.want_template(version, now);
             self.rest(number, now);
             if let Some(waiter) = first {
-                self.forget_waiter(waiter);
                 // An instance that was started to be kept is as warm as any other: nobody caused its start.
-                self.grant(waiter, number, nominal.is_some(), now);
+                self.give(waiter, number, nominal.is_some(), now);
             }
             self.serve(version, now);
+            // Further calls of its first session may have taken what others waited for.
+            self.bereft.insert(version);
             return self.pump(now);
         };
         self.stop(number, false);
@@ -214,5 +215,6 @@ impl Engine {
         self.version(version).free.retain(|free| *free != number);
         self.free_place(version);
         self.out.push(Action::Stop { cell: number, graceful });
+        self.vacate(number);
     }
 }

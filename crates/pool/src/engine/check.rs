@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use tokio::time::Instant;
 
 use super::CellNo;
-use super::state::{Engine, Frost, State, Timer};
+use super::state::{Engine, Frost, State, Timer, Waiter};
 use super::template::Templating;
 use crate::class::Program;
 use crate::throttle::Limit;
@@ -42,7 +42,7 @@ impl Engine {
                     assert_eq!(rests.is_some(), in_flight == 0, "an instance without a call idles");
                     assert_eq!(
                         entry.free.contains(number),
-                        in_flight < entry.demand.concurrency && !ends,
+                        in_flight < entry.demand.concurrency && !ends && self.has_room(*number),
                         "free is known as free"
                     );
                     if let Some(rests) = rests {
@@ -51,15 +51,16 @@ impl Engine {
                         assert!(self.idle.contains(number));
                         assert!(rests.review_at > now, "no instance idles past its time");
                         assert!(self.timers.contains(&(rests.review_at, Timer::Review(*number))));
+                        let paused = self.is_paused(*number);
                         match rests.frost {
-                            Frost::Never => assert!(self.bounds.freeze.is_none() || entry.keep.runs_on),
+                            Frost::Never => assert!(!paused && (self.bounds.freeze.is_none() || entry.keep.runs_on)),
                             Frost::At(at) => {
-                                assert!(at > now, "no instance runs on past its time");
+                                assert!(at > now && !paused, "no instance runs on past its time");
                                 assert!(self.timers.contains(&(at, Timer::Freeze(*number))));
                             }
-                            Frost::Frozen => assert!(self.bounds.freeze.is_some()),
+                            Frost::Frozen => assert!(paused || self.bounds.freeze.is_some()),
                         }
-                        assert!(rests.frost == Frost::Never || !entry.keep.runs_on, "what is to run on does");
+                        assert!(paused || rests.frost == Frost::Never || !entry.keep.runs_on, "what is to run on does");
                         assert!(!ends && !entry.stale && !self.draining, "what may not idle, ends");
                     }
                 }
@@ -108,7 +109,8 @@ impl Engine {
             let version = &self.versions[&waiter.version];
             assert!(waiter.deadline > now, "nobody waits past the deadline");
             assert!(self.timers.contains(&(waiter.deadline, Timer::Deadline(*id))), "a waiter has a timer");
-            assert!(version.waiters.contains(id), "a waiter is in its version's queue");
+            let aside = waiter.session.is_some_and(|session| self.waits_aside(*id, session));
+            assert!(version.waiters.contains(id) != aside, "a waiter is in its version's queue, or waits for its session");
             *waiting.entry(version.demand.key.function.account()).or_default() += 1;
         }
         for (number, version) in &self.versions {
@@ -140,7 +142,8 @@ impl Engine {
             let versions = || function.versions.iter().map(|version| &self.versions[version]);
             assert!(versions().all(|version| version.function == *number) && self.function_index[&function.key] == *number);
             assert_eq!(function.instances, versions().map(|version| version.held).sum::<usize>());
-            assert_eq!(function.waiting, versions().map(|version| version.waiters.len()).sum::<usize>());
+            let waits = |waiter: &&Waiter| function.versions.contains(&waiter.version);
+            assert_eq!(function.waiting, self.waiters.values().filter(waits).count());
             assert_eq!(function.starting, versions().map(|version| version.orders + version.starting).sum::<usize>());
             assert_eq!(function.limit, self.limits.get(&function.key).copied());
             assert!(function.waiting <= self.bounds.waiting_per_function);
@@ -160,6 +163,7 @@ impl Engine {
             assert!(entry.instances <= self.bounds.instances_per_account);
             assert!(entry.waiting <= self.bounds.waiting_per_account);
         }
+        self.check_sessions();
         assert_eq!(self.hungry.len(), in_line);
         assert!(self.waiters.len() <= self.bounds.waiting);
         assert!(places.is_empty() && waiting.is_empty());
@@ -167,6 +171,35 @@ impl Engine {
         assert_eq!((self.making, self.starting, self.orders, self.idle.len()), (making, starting, orders, idle));
         assert_eq!(self.stats().templates, templates);
         assert!(making <= self.bounds.making && starting + orders <= self.bounds.starting);
+    }
+
+    fn check_sessions(&self) {
+        for (number, tenants) in &self.tenants {
+            let State::Live { version, in_flight, ends, .. } = self.cells[number].state else {
+                panic!("only an instance that lives has sessions")
+            };
+            let version = &self.versions[&version];
+            let most = version.sessions_per_instance().expect("sessions are of versions that have some");
+            assert!(!ends && (1..=most).contains(&tenants.sessions.len()), "no more sessions than the version allows");
+            assert!(tenants.pinned.is_empty() || in_flight >= version.demand.concurrency, "nobody waits beside a free place");
+            assert!(tenants.sessions.iter().all(|session| self.holds[session].cell == Some(*number)));
+            let waiters = tenants.sessions.iter().flat_map(|session| self.holds[session].waiters.iter().copied());
+            assert_eq!(tenants.pinned, waiters.collect());
+        }
+        for (session, hold) in &self.holds {
+            assert!(hold.cell.is_none_or(|cell| self.tenants[&cell].sessions.contains(session)));
+            assert!(hold.leader.is_none() || hold.cell.is_none(), "who has an instance queues for none");
+            assert!(hold.waiters.is_empty() || hold.leader.is_some() || hold.cell.is_some(), "nobody waits behind nobody");
+            for waiter in hold.waiters.iter().chain(&hold.leader) {
+                assert_eq!(self.waiters[waiter].session, Some(*session));
+            }
+            if let Some(leader) = hold.leader {
+                assert!(self.versions[&self.waiters[&leader].version].waiters.contains(&leader));
+            }
+            let busy = |cell: CellNo| matches!(self.cells[&cell].state, State::Live { in_flight: 1.., .. });
+            let waits = hold.leader.is_some() || !hold.waiters.is_empty();
+            assert!(!hold.over || waits || hold.cell.is_some_and(busy), "what is over is forgotten");
+        }
     }
 
     /// Panics if somebody waits although nothing stands in the way: for moments in which the performer has nothing left

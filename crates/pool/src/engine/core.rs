@@ -13,7 +13,7 @@ impl Engine {
     /// Applies one event and says what is to be done.
     pub fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
-            Event::Lease { waiter, demand, deadline } => self.lease(waiter, demand, deadline, now),
+            Event::Lease { waiter, demand, session, deadline } => self.lease(waiter, demand, session, deadline, now),
             Event::Cancel { waiter } => self.cancel(waiter, now),
             Event::Released { cell, memory_bytes, took, discard } => self.released(cell, memory_bytes, took, discard, now),
             Event::Made { cell, result } => self.made(cell, result, now),
@@ -26,6 +26,8 @@ impl Engine {
             Event::Abort { function } => self.abort(&function, now),
             Event::Limit { function, instances } => self.set_limit(&function, instances, now),
             Event::Keep { demand, keep } => self.set_keep(&demand, keep, now),
+            Event::SessionOver { session, at_once } => self.session_over(session, at_once, now),
+            Event::SessionPaused { session, paused } => self.session_paused(session, paused, now),
             Event::Pressure { bytes } => self.relieve(bytes, now),
             Event::Drain => self.drain(now),
             Event::Tick => self.tick(now),
@@ -101,14 +103,10 @@ impl Engine {
     }
 
     pub(super) fn make_stale(&mut self, version: VersionNo, now: Instant) {
-        let entry = self.version(version);
-        entry.stale = true;
-        let free = entry.free.clone();
+        self.version(version).stale = true;
         self.bereft.insert(version);
-        for cell in free {
-            if matches!(self.cells[&cell].state, State::Live { in_flight: 0, .. }) {
-                self.stop(cell, true);
-            }
+        for cell in self.idle_of(version) {
+            self.stop(cell, true);
         }
         self.retire_template(version, Templating::Never, now);
     }

@@ -31,16 +31,21 @@ impl Engine {
     /// An instance has no call any more.
     pub(super) fn rest(&mut self, number: CellNo, now: Instant) {
         let bounds = (self.bounds.surplus, self.bounds.idle);
-        let freeze = self.bounds.freeze;
+        let (freeze, paused) = (self.bounds.freeze, self.is_paused(number));
         let Some(Cell { state: State::Live { version, idle, .. }, .. }) = self.cells.get_mut(&number) else { return };
         let version = self.versions.get_mut(version).expect("a cell's version lives as long as the cell");
-        let frost = freeze.filter(|_| !version.keep.runs_on).map_or(Frost::Never, |after| Frost::At(now + after));
+        let runs_until = freeze.filter(|_| !version.keep.runs_on).map_or(Frost::Never, |after| Frost::At(now + after));
+        let frost = if paused { Frost::Frozen } else { runs_until };
         let review_at = now + version.demand.idle.unwrap_or(bounds.0.min(bounds.1));
         *idle = Some(Idle { since: now, review_at, frost });
         version.idle += 1;
         self.timers.insert((review_at, Timer::Review(number)));
-        if let Frost::At(at) = frost {
-            self.timers.insert((at, Timer::Freeze(number)));
+        match frost {
+            Frost::At(at) => {
+                self.timers.insert((at, Timer::Freeze(number)));
+            }
+            Frost::Frozen => self.out.push(Action::Freeze { cell: number }),
+            Frost::Never => {}
         }
         self.idle.insert(number);
         self.account_of(number).idle += 1;
@@ -76,10 +81,10 @@ impl Engine {
     /// Ends an idle instance that is not wanted any more; else it is asked again later. What a function said of its
     /// instances holds. Of the others those go early that are more than were busy at a time lately.
     pub(super) fn review_idle(&mut self, number: CellNo, now: Instant) {
-        let latest = self.bounds.idle;
+        let (latest, has_tenants) = (self.bounds.idle, self.has_tenants(number));
         let Some(Cell { state: State::Live { version, idle: Some(idle), .. }, .. }) = self.cells.get_mut(&number) else { return };
         let version = &self.versions[version];
-        if version.spares_none() {
+        if has_tenants || version.spares_none() {
             idle.review_at = now + REVIEW_EVERY;
             self.timers.insert((idle.review_at, Timer::Review(number)));
             return;
@@ -109,7 +114,7 @@ impl Engine {
         let candidates = self.idle.iter().filter(|number| {
             let State::Live { version, idle: Some(idle), .. } = self.cells[number].state else { return false };
             let owner = &self.versions[&version];
-            if owner.spares_none() {
+            if owner.spares_none() || self.has_tenants(**number) {
                 return false;
             }
             let owner_account = owner.demand.key.function.account();
@@ -124,8 +129,12 @@ impl Engine {
         candidates.copied().min_by(|one, other| self.compare_worth(*one, *other, now))
     }
 
-    /// Whether the instance is one that its version must not lose.
+    /// Whether the instance is one that its version must not lose, or has sessions.
     pub(super) fn is_kept(&self, number: CellNo) -> bool {
+        self.has_tenants(number) || self.spares_none_of(number)
+    }
+
+    fn spares_none_of(&self, number: CellNo) -> bool {
         self.cells[&number].state.version().is_some_and(|version| self.versions[&version].spares_none())
     }
 
@@ -170,13 +179,15 @@ impl Engine {
     /// Ends idle instances until so much memory is given back.
     pub(super) fn relieve(&mut self, bytes: u64, now: Instant) {
         let mut idle: Vec<_> = self.idle.iter().copied().collect();
-        idle.sort_by(|one, other| self.compare_worth(*one, *other, now));
+        // Those with sessions go when all others have gone.
+        let rank = |number: &CellNo| self.has_tenants(*number);
+        idle.sort_by(|one, other| rank(one).cmp(&rank(other)).then_with(|| self.compare_worth(*one, *other, now)));
         let mut given = 0;
         for number in idle {
             if given >= bytes {
                 break;
             }
-            if self.is_kept(number) {
+            if self.spares_none_of(number) {
                 continue;
             }
             given += self.cells[&number].weight;

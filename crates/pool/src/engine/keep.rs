@@ -60,26 +60,34 @@ impl Engine {
         let before = mem::replace(&mut version.keep, keep);
         let over = version.usable().saturating_sub(keep.instances);
         let given_up = if version.is_closed() { over } else { over.min(before.instances.saturating_sub(keep.instances)) };
-        let idle: Vec<CellNo> = version.free.iter().copied().collect();
-        let idle: Vec<CellNo> = idle.into_iter().filter(|cell| self.is_idle(*cell)).collect();
-        // The least recently used first.
-        for cell in &idle[..given_up.min(idle.len())] {
-            self.stop(*cell, true);
+        let free: Vec<CellNo> = version.free.iter().copied().collect();
+        // The least recently used first. Those with sessions stay.
+        let idle = free.into_iter().filter(|cell| self.is_idle(*cell) && !self.has_tenants(*cell));
+        for cell in idle.take(given_up).collect::<Vec<_>>() {
+            self.stop(cell, true);
         }
         if before.runs_on != keep.runs_on {
-            for cell in idle {
+            for cell in self.idle_of(number) {
                 self.change_frost(cell, keep.runs_on, now);
             }
         }
-        while let Some(throttled) = self.versions[&number].surplus_while_closed() {
-            let Some(newest) = self.versions[&number].waiters.last().copied() else { break };
-            self.throttle(newest, throttled);
-        }
+        self.turn_surplus_away(number);
         if !self.versions[&number].wants() {
             self.remove_hungry(number);
         }
         self.bereft.insert(number);
         self.forget_version_if_over(number, now);
+    }
+
+    /// Refuses the newest of those that wait for instances that may not come.
+    fn turn_surplus_away(&mut self, number: VersionNo) {
+        if self.draining {
+            return;
+        }
+        while let Some(throttled) = self.versions[&number].surplus_while_closed() {
+            let Some(newest) = self.versions[&number].waiters.last().copied() else { break };
+            self.throttle(newest, throttled);
+        }
     }
 
     fn is_idle(&self, cell: CellNo) -> bool {
@@ -89,6 +97,9 @@ impl Engine {
     /// An idle instance runs on from now on, or is frozen like any other.
     fn change_frost(&mut self, number: CellNo, runs_on: bool, now: Instant) {
         let Some(after) = self.bounds.freeze else { return };
+        if self.is_paused(number) {
+            return;
+        }
         let Some(Cell { state: State::Live { idle: Some(idle), .. }, .. }) = self.cells.get_mut(&number) else { return };
         match mem::replace(&mut idle.frost, if runs_on { Frost::Never } else { Frost::At(now + after) }) {
             Frost::Never => {}
@@ -106,6 +117,7 @@ impl Engine {
         version.free.retain(|free| *free != cell);
         version.leaving += 1;
         self.bereft.insert(number);
+        self.vacate(cell);
     }
 
     /// Whether an instance that has no call any more is one too many, where there may be none but those that are kept.
@@ -118,6 +130,9 @@ impl Engine {
     pub(super) fn keep_up(&mut self, now: Instant) {
         while let Some(version) = self.bereft.pop_first() {
             if self.versions.contains_key(&version) {
+                // Calls whose session has lost its instance may be served by another one.
+                self.hand_out(version, now);
+                self.turn_surplus_away(version);
                 self.want(version, now);
             }
         }

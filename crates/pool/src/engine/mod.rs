@@ -9,13 +9,15 @@
 //! instance. A *version* is everything with one [`VersionKey`]. An *order* is a start that was admitted (its place in
 //! the account's and the node's limits is taken) and lacks a cell. Each order and each start has a *nominal* waiter: the
 //! call it was made for, which gets the instance if it still waits, and the error if there is none; one that was made to
-//! *keep* an instance of a version ready has none.
+//! *keep* an instance of a version ready has none. A *session* is a number that some calls have in common; see `sessions.rs`.
 //!
 //! # Invariants
 //! Checked after every event by `check.rs` in tests:
 //! - A cell is granted only to waiters of the version it was started for.
 //! - Every waiter is in its version's queue and has a timer, until it is granted, refused or cancelled.
 //! - No waiter waits beside a free instance of its version; an idle instance has a timer.
+//! - A call of a session that has an instance is granted no other; no instance has more sessions than its version allows.
+//! - An instance with sessions is not ended to make room or for want of use.
 //! - Only an idle instance is frozen, once each time it idles.
 //! - No idle instance of a version ends for want of use, or to make room, while the version has no more than it keeps.
 //! - The counts of accounts, classes, memory, starts and makes equal what the cells and orders add up to, and are within
@@ -32,6 +34,7 @@ mod places;
 mod pump;
 mod recent;
 mod room;
+mod sessions;
 mod state;
 mod stock;
 mod template;
@@ -57,6 +60,27 @@ pub struct CellNo(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WaiterId(pub u64);
 
+/// Calls that have the number of one session in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionNo(pub u64);
+
+/// Which calls share an instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// All calls of the version. They have no sessions.
+    #[default]
+    All,
+    /// Those of a number of sessions. Every call has one.
+    Sessions {
+        /// How many, at least 1.
+        per_instance: u32,
+        /// Whether the instance ends with its session.
+        exclusive: bool,
+    },
+    /// None: an instance serves one call and ends.
+    Nobody,
+}
+
 /// What a call needs.
 #[derive(Clone, Debug)]
 pub struct Demand {
@@ -74,6 +98,8 @@ pub struct Demand {
     pub template: bool,
     /// Whether there may be more instances than are kept.
     pub on_demand: bool,
+    /// Which calls share an instance.
+    pub sharing: Sharing,
 }
 
 /// What is kept ready of a version. The default keeps nothing.
@@ -150,6 +176,8 @@ pub enum Event {
         waiter: WaiterId,
         /// What it needs.
         demand: Arc<Demand>,
+        /// The session it belongs to. All calls of one need the same version.
+        session: Option<SessionNo>,
         /// How long it waits.
         deadline: Instant,
     },
@@ -231,6 +259,20 @@ pub enum Event {
         demand: Arc<Demand>,
         /// How much.
         keep: Keep,
+    },
+    /// No further call comes for the session.
+    SessionOver {
+        /// Which.
+        session: SessionNo,
+        /// Whether an instance that is its alone ends at once, whatever it serves.
+        at_once: bool,
+    },
+    /// The session is paused or goes on. No call comes for it while it is paused.
+    SessionPaused {
+        /// Which.
+        session: SessionNo,
+        /// Which of the two.
+        paused: bool,
     },
     /// The machine is short of so many bytes.
     Pressure {
@@ -321,6 +363,8 @@ pub enum Why {
     Platform,
     /// The pool drains.
     Draining,
+    /// The session that the call belongs to has ended while it waited.
+    SessionEnded,
 }
 
 /// Why no cell was made.

@@ -223,12 +223,16 @@ impl Engine {
     }
 
     /// Whether an instance whose call just ended makes room for somebody who waits and holds less, although calls of
-    /// its own version wait.
-    pub(super) fn gives_way(&self, number: VersionNo, now: Instant) -> bool {
+    /// its own version wait. One with sessions goes only when its function has too many.
+    pub(super) fn gives_way(&self, number: VersionNo, has_tenants: bool, now: Instant) -> bool {
         if self.has_too_many(self.versions[&number].function) {
             return true;
         }
-        if self.hungry.is_empty() || self.orders + self.starting >= self.bounds.starting || self.versions[&number].spares_none() {
+        if has_tenants
+            || self.hungry.is_empty()
+            || self.orders + self.starting >= self.bounds.starting
+            || self.versions[&number].spares_none()
+        {
             return false;
         }
         let function = &self.functions[&self.versions[&number].function];

@@ -7,23 +7,38 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::sessions::Place;
 use super::state::{Engine, Function, FunctionNo, Timer, VersionNo, Waiter};
-use super::{Action, WaiterId, Why};
+use super::{Action, SessionNo, WaiterId, Why};
 use crate::throttle::{Room, Throttled};
 
 impl Engine {
     /// Lets a call wait, if there is room.
-    pub(super) fn seat(&mut self, waiter: WaiterId, version: VersionNo, deadline: Instant) -> Result<(), Throttled> {
+    pub(super) fn seat(
+        &mut self,
+        waiter: WaiterId,
+        version: VersionNo,
+        session: Option<SessionNo>,
+        place: Place,
+        deadline: Instant,
+    ) -> Result<(), Throttled> {
         let number = self.versions[&version].function;
         self.make_seat(number).map_err(|room| Throttled::Crowded { room, expected: self.expected_wait(version) })?;
         let function = self.functions.get_mut(&number).expect("a version's function is kept");
         function.waiting += 1;
         self.accounts.entry(function.key.account().clone()).or_default().waiting += 1;
         self.timers.insert((deadline, Timer::Deadline(waiter)));
-        self.waiters.insert(waiter, Waiter { version, deadline, attempts: 0 });
+        self.waiters.insert(waiter, Waiter { version, deadline, attempts: 0, session });
+        if let (Some(session), Place::Behind(_) | Place::At(_)) = (session, place) {
+            self.seat_aside(waiter, session);
+            return Ok(());
+        }
         let entry = self.version(version);
         entry.waiters.insert(waiter);
         entry.unordered.insert(waiter);
+        if let Some(hold) = session.and_then(|session| self.holds.get_mut(&session)) {
+            hold.leader = Some(waiter);
+        }
         Ok(())
     }
 
@@ -94,8 +109,8 @@ impl Engine {
     /// Nobody may call the function any more.
     pub(super) fn refuse_disabled(&mut self, version: VersionNo, now: Instant) {
         self.drop_orders(version);
-        for waiter in std::mem::take(&mut self.version(version).waiters) {
-            self.version(version).waiters.insert(waiter);
+        // Where one goes another of its session may come forward.
+        while let Some(waiter) = self.versions[&version].waiters.first().copied() {
             self.throttle(waiter, Throttled::Disabled);
         }
         self.forget_version_if_over(version, now);

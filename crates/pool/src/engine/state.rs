@@ -8,9 +8,10 @@ use tokio::time::Instant;
 
 use super::places::{AccountTurn, VersionTurn};
 use super::recent::{Peak, Rate, Usual};
+use super::sessions::{Hold, Tenants};
 use super::stock::Stock;
 use super::template::Templating;
-use super::{Action, Bounds, CellNo, Demand, Keep, Load, WaiterId};
+use super::{Action, Bounds, CellNo, Demand, Keep, Load, SessionNo, WaiterId};
 use crate::api::{InstanceState, Refusals, Stats};
 use crate::class::Class;
 
@@ -96,6 +97,7 @@ pub(super) struct Waiter {
     pub(super) deadline: Instant,
     /// Starts for it that failed for the platform's reasons.
     pub(super) attempts: u32,
+    pub(super) session: Option<SessionNo>,
 }
 
 /// Everything with one version key.
@@ -112,13 +114,13 @@ pub(super) struct Version {
     pub(super) stale: bool,
     /// What is kept ready of it.
     pub(super) keep: Keep,
-    /// Oldest first, since ids rise.
+    /// Those that any free instance serves, oldest first, since ids rise.
     pub(super) waiters: BTreeSet<WaiterId>,
     /// Those of them that are nobody's nominal.
     pub(super) unordered: BTreeSet<WaiterId>,
     pub(super) orders: usize,
     pub(super) starting: usize,
-    /// Live cells that can take a call, most recently used last.
+    /// Live cells that can take a call, and a session where calls have one, most recently used last.
     pub(super) free: VecDeque<CellNo>,
     /// Cells of any state.
     pub(super) cells: usize,
@@ -181,9 +183,10 @@ impl Version {
         !self.stale && self.keep.instances > 0 && self.usable() <= self.keep.instances
     }
 
-    /// Calls that so many instances take.
+    /// Calls that so many instances take; of sessions that have none yet, where calls have one.
     pub(super) fn slots(&self, instances: usize) -> usize {
-        instances.saturating_mul(self.demand.concurrency.max(1) as usize)
+        let calls = self.demand.concurrency.max(1) as usize;
+        instances.saturating_mul(self.sessions_per_instance().map_or(calls, |sessions| sessions.min(calls)))
     }
 
     /// The waiter has no start of its own any more.
@@ -260,6 +263,8 @@ pub struct Engine {
     pub(super) last: u64,
     pub(super) cells: HashMap<CellNo, Cell>,
     pub(super) waiters: HashMap<WaiterId, Waiter>,
+    pub(super) holds: HashMap<SessionNo, Hold>,
+    pub(super) tenants: HashMap<CellNo, Tenants>,
     pub(super) versions: HashMap<VersionNo, Version>,
     /// Versions that new calls may join.
     pub(super) index: HashMap<VersionKey, VersionNo>,
@@ -302,6 +307,8 @@ impl Engine {
             last: 0,
             cells: HashMap::new(),
             waiters: HashMap::new(),
+            holds: HashMap::new(),
+            tenants: HashMap::new(),
             versions: HashMap::new(),
             index: HashMap::new(),
             functions: HashMap::new(),

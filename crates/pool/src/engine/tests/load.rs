@@ -12,14 +12,14 @@ impl World {
 
     /// Ends one call of the function, and lets everything that follows happen.
     fn end_one(&mut self, function: &Arc<Demand>) {
-        let of_function = |(_, cell): &(WaiterId, CellNo)| self.bound[cell].0 == function.key;
+        let of_function = |(_, cell): &(WaiterId, CellNo)| self.bound[cell].key == function.key;
         let at = self.leases.iter().position(of_function).expect("a call of it is in flight");
         self.release(at, false);
         self.settle();
     }
 
     fn in_flight(&self, function: &Arc<Demand>) -> usize {
-        self.leases.iter().filter(|(_, cell)| self.bound[cell].0 == function.key).count()
+        self.leases.iter().filter(|(_, cell)| self.bound[cell].key == function.key).count()
     }
 
     fn why(&self, waiter: WaiterId) -> Option<Why> {
@@ -28,7 +28,7 @@ impl World {
 
     fn idle_of(&self, function: &Arc<Demand>) -> usize {
         let idle = |cell: &&CellNo| self.engine.state_of(**cell) == Some(InstanceState::Idle);
-        self.bound.iter().filter(|(_, (key, _))| *key == function.key).map(|(cell, _)| cell).filter(idle).count()
+        self.bound.iter().filter(|(_, demand)| demand.key == function.key).map(|(cell, _)| cell).filter(idle).count()
     }
 }
 

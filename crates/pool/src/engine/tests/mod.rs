@@ -4,6 +4,7 @@ mod claims;
 mod keep;
 mod load;
 mod random;
+mod sessions;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -48,6 +49,7 @@ fn demand(account: u64, name: &str, revision: u64, program: Program, concurrency
         memory_bytes: 128 << 20,
         template: false,
         on_demand: true,
+        sharing: Sharing::All,
     })
 }
 
@@ -68,7 +70,7 @@ struct World {
     making: Vec<CellNo>,
     starting: Vec<CellNo>,
     stopping: Vec<CellNo>,
-    bound: HashMap<CellNo, (VersionKey, u32)>,
+    bound: HashMap<CellNo, Arc<Demand>>,
     /// Calls in flight.
     leases: Vec<(WaiterId, CellNo)>,
     waiting: HashMap<WaiterId, VersionKey>,
@@ -82,6 +84,12 @@ struct World {
     templating: Vec<CellNo>,
     templates: HashMap<CellNo, VersionKey>,
     forked: HashMap<CellNo, CellNo>,
+    /// The sessions of calls, where they are at home, and whom an instance of one session has served.
+    sessions: HashMap<WaiterId, SessionNo>,
+    homes: HashMap<SessionNo, CellNo>,
+    owners: HashMap<CellNo, SessionNo>,
+    paused: HashSet<SessionNo>,
+    over: HashSet<SessionNo>,
     /// What was said to be kept.
     kept: HashMap<VersionKey, Keep>,
     gentle: Vec<bool>,
@@ -107,6 +115,11 @@ impl World {
             templating: Vec::new(),
             templates: HashMap::new(),
             forked: HashMap::new(),
+            sessions: HashMap::new(),
+            homes: HashMap::new(),
+            owners: HashMap::new(),
+            paused: HashSet::new(),
+            over: HashSet::new(),
             kept: HashMap::new(),
             gentle: Vec::new(),
         }
@@ -137,21 +150,22 @@ impl World {
                     if let Some(template) = self.forked.get(&cell) {
                         assert_eq!(self.templates[template], demand.key, "a fork serves its template's version");
                     }
-                    let earlier = self.bound.insert(cell, (demand.key.clone(), demand.concurrency));
+                    let earlier = self.bound.insert(cell, demand);
                     assert!(earlier.is_none(), "a cell is bound once");
                     self.starting.push(cell);
                 }
                 Action::Grant { waiter, cell, cold } => {
                     let key = self.waiting.remove(&waiter).expect("only who waits is granted");
-                    let (bound, concurrency) = &self.bound[&cell];
-                    assert_eq!(&key, bound, "an instance serves one version");
+                    let demand = Arc::clone(&self.bound[&cell]);
+                    assert_eq!(key, demand.key, "an instance serves one version");
                     assert!(!self.spent.contains(&cell), "a spent instance serves nobody");
                     assert!(!self.stopping.contains(&cell), "an ending instance serves nobody");
                     self.frozen.remove(&cell);
                     self.leases.push((waiter, cell));
                     self.granted_at.insert(waiter, self.now);
                     let in_flight = self.leases.iter().filter(|(_, other)| *other == cell).count();
-                    assert!(in_flight <= *concurrency as usize, "no more calls than the function takes");
+                    assert!(in_flight <= demand.concurrency as usize, "no more calls than the function takes");
+                    self.at_home(waiter, cell, &demand);
                     self.colds += usize::from(cold);
                 }
                 Action::Refuse { waiter, why } => {
@@ -166,13 +180,15 @@ impl World {
                 }
                 Action::Thaw { cell } => {
                     assert!(self.frozen.remove(&cell), "only what is frozen is thawed");
-                    let kept = self.bound.get(&cell).and_then(|(key, _)| self.kept.get(key));
-                    assert!(kept.is_some_and(|keep| keep.runs_on), "what is to run on");
+                    let kept = self.bound.get(&cell).and_then(|demand| self.kept.get(&demand.key));
+                    let resumed = self.homes.values().any(|home| *home == cell);
+                    assert!(resumed || kept.is_some_and(|keep| keep.runs_on), "what is to run on");
                 }
                 Action::Stop { cell, graceful } => {
                     self.frozen.remove(&cell);
                     assert!(!self.leases.iter().any(|(_, other)| *other == cell), "nobody is cut off");
                     assert!(!self.stopping.contains(&cell), "a cell ends once");
+                    self.homes.retain(|_, home| *home != cell);
                     self.stopping.push(cell);
                     self.gentle.push(graceful);
                 }
@@ -191,12 +207,59 @@ impl World {
         self.tick();
     }
 
+    /// A call reaches the instance of its session as long as that lives, and shares it with no more sessions than may.
+    fn at_home(&mut self, waiter: WaiterId, cell: CellNo, demand: &Demand) {
+        let Some(session) = self.sessions.get(&waiter).copied() else { return };
+        let Sharing::Sessions { per_instance, exclusive } = demand.sharing else { panic!("no sessions where none are shared") };
+        let home = self.homes.get(&session).copied().filter(|home| !self.spent.contains(home));
+        assert!(home.is_none_or(|home| home == cell), "a session stays where it is");
+        self.homes.insert(session, cell);
+        let waits = |session: &SessionNo| self.waiting.keys().any(|waiter| self.sessions.get(waiter) == Some(session));
+        let lives = |other: &SessionNo| *other == session || !self.over.contains(other) || waits(other);
+        let tenants = self.homes.iter().filter(|(other, home)| **home == cell && lives(other)).count();
+        assert!(tenants <= per_instance as usize, "no more sessions than an instance takes");
+        let owner = *self.owners.entry(cell).or_insert(session);
+        assert!(!exclusive || owner == session, "nobody comes after a session that has an instance of its own");
+    }
+
     fn lease(&mut self, demand: &Arc<Demand>, patience: Duration) -> WaiterId {
+        self.ask(demand, None, patience)
+    }
+
+    fn ask(&mut self, demand: &Arc<Demand>, session: Option<SessionNo>, patience: Duration) -> WaiterId {
         self.last += 1;
         let waiter = WaiterId(self.last);
         self.waiting.insert(waiter, demand.key.clone());
-        self.on(Event::Lease { waiter, demand: Arc::clone(demand), deadline: self.now + patience });
+        if let Some(session) = session {
+            self.sessions.insert(waiter, session);
+        }
+        self.on(Event::Lease { waiter, demand: Arc::clone(demand), session, deadline: self.now + patience });
         waiter
+    }
+
+    /// Ends a session; with its instance and the calls in there, if that is its alone and it is to end at once.
+    fn end_session(&mut self, session: SessionNo, at_once: bool) {
+        let home = self.homes.get(&session).copied();
+        let exclusive = |cell: CellNo| matches!(self.bound[&cell].sharing, Sharing::Sessions { exclusive: true, .. });
+        let cut = home.filter(|cell| at_once && !self.spent.contains(cell) && exclusive(*cell));
+        let (cut, kept): (Vec<_>, Vec<_>) = self.leases.drain(..).partition(|(_, cell)| Some(*cell) == cut);
+        self.leases = kept;
+        self.paused.remove(&session);
+        self.over.insert(session);
+        self.on(Event::SessionOver { session, at_once });
+        for (waiter, cell) in cut {
+            let took = self.now - self.granted_at[&waiter];
+            self.on(Event::Released { cell, memory_bytes: 20 << 20, took, discard: true });
+        }
+    }
+
+    fn pause(&mut self, session: SessionNo, paused: bool) {
+        if paused {
+            self.paused.insert(session);
+        } else {
+            self.paused.remove(&session);
+        }
+        self.on(Event::SessionPaused { session, paused });
     }
 
     fn release(&mut self, at: usize, discard: bool) {
@@ -211,7 +274,7 @@ impl World {
     /// Ends everything of the function that serves. The calls that are cut off come back afterwards.
     fn abort(&mut self, function: &FunctionKey) {
         let bound = &self.bound;
-        let (cut, kept): (Vec<_>, Vec<_>) = self.leases.drain(..).partition(|(_, cell)| bound[cell].0.function == *function);
+        let (cut, kept): (Vec<_>, Vec<_>) = self.leases.drain(..).partition(|(_, cell)| bound[cell].key.function == *function);
         self.leases = kept;
         self.on(Event::Abort { function: function.clone() });
         for (waiter, cell) in cut {

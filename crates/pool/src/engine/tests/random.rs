@@ -15,14 +15,59 @@ impl Dice {
     }
 }
 
-fn random_step(world: &mut World, dice: &mut Dice, demands: &[Arc<Demand>], newest: &mut usize) {
-    match dice.roll(100) {
+/// The sessions that there are, by the place of what they are of among the demands.
+#[derive(Default)]
+struct Guests {
+    live: Vec<(usize, SessionNo)>,
+    last: u64,
+    /// Calls of sessions that had called before.
+    returns: usize,
+}
+
+impl Guests {
+    /// The session of a call, an old one or a new one; none where there are none.
+    fn one(&mut self, world: &World, dice: &mut Dice, at: usize, demand: &Demand) -> Option<SessionNo> {
+        if !matches!(demand.sharing, Sharing::Sessions { .. }) {
+            return None;
+        }
+        let own = self.live.iter().filter(|(of, session)| *of == at && !world.paused.contains(session));
+        let own: Vec<_> = own.map(|(_, session)| *session).collect();
+        if !own.is_empty() && dice.roll(4) > 0 {
+            self.returns += 1;
+            return Some(own[dice.roll(own.len())]);
+        }
+        self.last += 1;
+        self.live.push((at, SessionNo(self.last)));
+        Some(SessionNo(self.last))
+    }
+
+    fn end_one(&mut self, world: &mut World, dice: &mut Dice) {
+        if !self.live.is_empty() {
+            let (_, session) = self.live.swap_remove(dice.roll(self.live.len()));
+            world.end_session(session, dice.roll(2) == 0);
+        }
+    }
+
+    fn pause_one(&mut self, world: &mut World, dice: &mut Dice) {
+        if !self.live.is_empty() {
+            let (_, session) = self.live[dice.roll(self.live.len())];
+            let paused = !world.paused.contains(&session);
+            world.pause(session, paused);
+        }
+    }
+}
+
+fn random_step(world: &mut World, dice: &mut Dice, demands: &[Arc<Demand>], newest: &mut usize, guests: &mut Guests) {
+    match dice.roll(103) {
+        100 | 101 => guests.end_one(world, dice),
+        102 => guests.pause_one(world, dice),
         0..30 => {
             // Mostly the present revision, sometimes one that was resolved long ago.
             let names = 6;
             let revision = if dice.roll(20) == 0 { dice.roll(*newest + 1) } else { *newest };
-            let demand = &demands[revision * names + dice.roll(names)];
-            world.lease(demand, Duration::from_millis(1 + dice.roll(20_000) as u64));
+            let at = revision * names + dice.roll(names);
+            let session = guests.one(world, dice, at, &demands[at]);
+            world.ask(&demands[at], session, Duration::from_millis(1 + dice.roll(20_000) as u64));
         }
         30..50 if !world.leases.is_empty() => {
             let at = dice.roll(world.leases.len());
@@ -122,8 +167,14 @@ fn demands(dice: &mut Dice) -> Vec<Arc<Demand>> {
             let concurrency = if name % 3 == 2 { 1 + dice.roll(4) } else { 1 };
             let one =
                 demand(1 + name as u64 / 3, &format!("f{name}"), revision, program, u32::try_from(concurrency).expect("small"));
+            let sharing = match name {
+                2 => Sharing::Sessions { per_instance: 1 + u32::try_from(dice.roll(3)).expect("small"), exclusive: false },
+                5 => Sharing::Sessions { per_instance: 1, exclusive: true },
+                4 if revision > 1 => Sharing::Nobody,
+                _ => Sharing::All,
+            };
             // Every other of the Python functions.
-            all.push(Arc::new(Demand { template: name % 6 == 0, ..(*one).clone() }));
+            all.push(Arc::new(Demand { template: name % 6 == 0, sharing, ..(*one).clone() }));
         }
     }
     all
@@ -135,7 +186,7 @@ fn a_million_random_events_break_no_promise() {
     let seed = std::env::var("DUNLIN_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
     eprintln!("DUNLIN_SEED={seed}");
     let mut dice = Dice(seed);
-    let (mut served, mut frozen, mut kept) = (0, 0, 0);
+    let (mut served, mut frozen, mut kept, mut returned) = (0, 0, 0, 0);
     for episode in 0..200 {
         let bounds = Bounds {
             instances_per_account: 1 + dice.roll(8),
@@ -154,9 +205,9 @@ fn a_million_random_events_break_no_promise() {
         };
         let demands = demands(&mut dice);
         let mut world = World::new(bounds);
-        let mut newest = 0;
+        let (mut newest, mut guests) = (0, Guests::default());
         for step in 0..5_000 {
-            random_step(&mut world, &mut dice, &demands, &mut newest);
+            random_step(&mut world, &mut dice, &demands, &mut newest, &mut guests);
             frozen += usize::from(!world.frozen.is_empty());
             kept += usize::from(
                 world.kept.iter().any(|(key, keep)| keep.instances > 0 && world.engine.load_of(key).ready >= keep.instances),
@@ -175,6 +226,7 @@ fn a_million_random_events_break_no_promise() {
         world.run_dry();
         world.engine.check_nobody_is_forgotten(world.now);
         served += world.colds;
+        returned += guests.returns;
         world.on(Event::Drain);
         world.run_dry();
         // Those that wait behind a pause are served after it or refused at their deadline.
@@ -185,6 +237,6 @@ fn a_million_random_events_break_no_promise() {
         assert!(world.engine.is_empty(), "episode {episode}: {:?}", world.engine.stats());
         assert!(world.waiting.is_empty() && world.bound.is_empty(), "episode {episode}");
     }
-    let reached = served > 10_000 && frozen > 10_000 && kept > 10_000;
-    assert!(reached, "the dice reached the interesting states: {served} {frozen} {kept}");
+    let reached = served > 10_000 && frozen > 10_000 && kept > 10_000 && returned > 10_000;
+    assert!(reached, "the dice reached the interesting states: {served} {frozen} {kept} {returned}");
 }
