@@ -176,7 +176,7 @@ def a_wrong_secret_and_an_unknown_key_are_refused():
 @claim
 def other_operations_say_that_they_are_not_supported_yet():
     refusals = [
-        lambda: sdk.list_sessions('sdk-none', fc.ListSessionsRequest()),
+        lambda: sdk.list_async_tasks('sdk-none', fc.ListAsyncTasksRequest()),
     ]
     for call in refusals:
         try:
