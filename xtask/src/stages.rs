@@ -71,6 +71,8 @@ const STAGES: &[Stage] = &[
             "--test",
             "layers",
             "--test",
+            "projects",
+            "--test",
             "network",
             "--test",
             "domains",
