@@ -164,7 +164,8 @@ resources:
             functionName: ${resources.front.output.functionName}
 ";
 
-const FRONT: &str = "import os\nfrom built import GREETING\ndef handler(event, context):\n    return GREETING + ' ' + os.environ['BACK']\n";
+const FRONT: &str =
+    "import os\nfrom built import GREETING\ndef handler(event, context):\n    return GREETING + ' ' + os.environ['BACK']\n";
 
 #[test]
 fn a_project_of_serverless_devs_is_deployed_changed_and_removed() -> Result<()> {

@@ -41,7 +41,8 @@ pub(crate) fn meant(deploy: &Deploy) -> Result<Option<PathBuf>, Failure> {
         && let Some(flag) = deploy.says_what_a_function_is()
     {
         let why = format!("{flag} is of a single function, and {} says what its functions are", file.display());
-        return Err(Failure::usage("cannot deploy the project", why).next("write it in the file, or give --runtime to deploy the folder alone"));
+        return Err(Failure::usage("cannot deploy the project", why)
+            .next("write it in the file, or give --runtime to deploy the folder alone"));
     }
     Ok(file)
 }
@@ -184,8 +185,13 @@ fn converge(client: &Client, output: &Output, reader: &mut Reader, resource: &Re
         }
         for change in &changes {
             let Some(operation) = &change.operation else { break };
-            steps::perform(client, output, change, operation, package.as_ref())
-                .map_err(|failure| if failure.next.is_none() { failure.next("dunlin deploy, which goes on from here") } else { failure })?;
+            steps::perform(client, output, change, operation, package.as_ref()).map_err(|failure| {
+                if failure.next.is_none() {
+                    failure.next("what was done stays; 'dunlin deploy' goes on from here")
+                } else {
+                    failure
+                }
+            })?;
             done.push(change.clone());
         }
         before = Some(changes);

@@ -11,7 +11,9 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::node::{Content, Member, Node, Place, Problems, Scalar, Style};
-use crate::project::{self, Action, Alias, Domain, Function, KeepingKind, Layer, Moment, Project, Resource, Route, Trigger, Version};
+use crate::project::{
+    self, Action, Alias, Domain, Function, KeepingKind, Layer, Moment, Project, Resource, Route, Trigger, Version,
+};
 use crate::serverless::{self, as_text, complete_http, keeping, take_text};
 use crate::shape::{Findings, join, members_schema};
 use crate::toml_text;
@@ -35,12 +37,15 @@ pub(crate) fn read(file: &Path, world: &dyn World, outputs: &Outputs) -> Result<
     let raw = raw_resources(&root)?;
     let folder = file.parent().unwrap_or(Path::new(""));
     let mut resolver = Resolver::new(root.member("vars"), &raw, folder, world, outputs);
-    let mut reader = Reader { folder, outputs, findings: Findings::default(), layers: names(&root, "layers"), functions: Vec::new() };
+    let mut reader =
+        Reader { folder, outputs, findings: Findings::default(), layers: names(&root, "layers"), functions: Vec::new() };
 
     // The first level is checked as it is written; what lies in resources, with variables put in.
     let shallow = Node {
         place: root.place.clone(),
-        content: Content::Members(root.members().iter().filter(|member| !KINDS.contains(&member.name.as_str())).cloned().collect()),
+        content: Content::Members(
+            root.members().iter().filter(|member| !KINDS.contains(&member.name.as_str())).cloned().collect(),
+        ),
     };
     reader.findings.members(&shallow, fields::ROOT, "");
     if raw.is_empty() {
@@ -104,7 +109,8 @@ fn raw_resources(root: &Node) -> Result<Vec<Member>, Problems> {
         }
         for member in table.members() {
             if let Some(other) = raw.iter().find(|other| other.name == member.name) {
-                let what = format!("'{}' is there already, on line {}; names are of one resource each", member.name, other.place.line);
+                let what =
+                    format!("'{}' is there already, on line {}; names are of one resource each", member.name, other.place.line);
                 return Err(Problems::one(member.place.clone(), what));
             }
             let word = |name: &str, text: &str| Member {
@@ -165,10 +171,15 @@ impl Reader<'_> {
             config.insert("layers".to_owned(), self.layers_of(layers, path, needs, waits_for));
         }
         if let Some(Value::Object(tags)) = said.remove("tags") {
-            config.insert("tags".to_owned(), tags.into_iter().map(|(key, value)| json!({ "Key": key, "Value": value })).collect());
+            config
+                .insert("tags".to_owned(), tags.into_iter().map(|(key, value)| json!({ "Key": key, "Value": value })).collect());
         }
         let mut custom = Map::new();
-        rename(&mut said, &mut custom, &[("command", "command"), ("args", "args"), ("port", "port"), ("health", "healthCheckConfig")]);
+        rename(
+            &mut said,
+            &mut custom,
+            &[("command", "command"), ("args", "args"), ("port", "port"), ("health", "healthCheckConfig")],
+        );
         if !custom.is_empty() {
             config.insert("customRuntimeConfig".to_owned(), custom.into());
         }
@@ -184,14 +195,16 @@ impl Reader<'_> {
             keepings.push(keeping(KeepingKind::Scaling, Map::from_iter([("minInstances".to_owned(), ready)])));
         }
         if let Some(Value::Array(scalings)) = said.remove("scaling") {
-            keepings.extend(scalings.iter().filter_map(Value::as_object).map(|config| keeping(KeepingKind::Scaling, config.clone())));
+            keepings
+                .extend(scalings.iter().filter_map(Value::as_object).map(|config| keeping(KeepingKind::Scaling, config.clone())));
         }
         if let Some(Value::Object(config)) = said.remove("async") {
             keepings.push(keeping(KeepingKind::AsyncInvoke, config));
         }
         let mut seen = BTreeSet::new();
         if let Some(twice) = keepings.iter().find(|keeping| !seen.insert((keeping.kind, keeping.qualifier.clone()))) {
-            self.findings.wrong(&node.place, format!("{path} says twice how many instances of {} are kept ready", twice.qualifier));
+            self.findings
+                .wrong(&node.place, format!("{path} says twice how many instances of {} are kept ready", twice.qualifier));
         }
         let function = Function {
             name: take_text(&mut said, "name").unwrap_or_else(|| name.to_owned()),
@@ -207,13 +220,7 @@ impl Reader<'_> {
     }
 
     /// Resource names as they are; names of the file's own layers as what they resulted in.
-    fn layers_of(
-        &mut self,
-        node: &Node,
-        path: &str,
-        needs: &mut BTreeSet<String>,
-        waits_for: &mut BTreeSet<String>,
-    ) -> Value {
+    fn layers_of(&mut self, node: &Node, path: &str, needs: &mut BTreeSet<String>, waits_for: &mut BTreeSet<String>) -> Value {
         let Content::List(items) = &node.content else { return json!([]) };
         let mut arns = Vec::new();
         for item in items {
@@ -299,10 +306,9 @@ impl Reader<'_> {
             };
             match read {
                 Some(version) => aliases.push(Alias { name: member.name.clone(), version, description }),
-                None => self.findings.wrong(
-                    &version.place,
-                    format!("{path}.aliases.{} must be 'newest' or the number of a version", member.name),
-                ),
+                None => self
+                    .findings
+                    .wrong(&version.place, format!("{path}.aliases.{} must be 'newest' or the number of a version", member.name)),
             }
         }
         aliases
@@ -318,7 +324,8 @@ impl Reader<'_> {
         let mut certificate = Map::new();
         rename(&mut said, &mut certificate, &[("certificate", "certificate"), ("key", "privateKey")]);
         let mut config = Map::new();
-        let protocol = said.remove("protocol").unwrap_or_else(|| if certificate.is_empty() { "HTTP" } else { "HTTP,HTTPS" }.into());
+        let protocol =
+            said.remove("protocol").unwrap_or_else(|| if certificate.is_empty() { "HTTP" } else { "HTTP,HTTPS" }.into());
         config.insert("protocol".to_owned(), protocol);
         if !certificate.is_empty() {
             certificate.insert("certName".to_owned(), name.replace('.', "-").into());
@@ -343,7 +350,11 @@ impl Reader<'_> {
             Content::Scalar(_) => member.value.text()?.to_owned(),
             Content::List(_) | Content::Members(_) => {
                 let mut said = Findings::default().members(&member.value, fields::ROUTE, path);
-                rename(&mut said, &mut route, &[("qualifier", "qualifier"), ("methods", "methods"), ("rewrite", "rewriteConfig")]);
+                rename(
+                    &mut said,
+                    &mut route,
+                    &[("qualifier", "qualifier"), ("methods", "methods"), ("rewrite", "rewriteConfig")],
+                );
                 take_text(&mut said, "function")?
             }
         };

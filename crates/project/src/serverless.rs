@@ -37,8 +37,7 @@ const RESOURCE: &[Field] = &[
     Field::new("actions", Shape::Any, ""),
 ];
 
-const EXTEND: &[Field] =
-    &[Field::new("name", Shape::Text, "").required(), Field::new("ignore", Shape::List(&Shape::Text), "")];
+const EXTEND: &[Field] = &[Field::new("name", Shape::Text, "").required(), Field::new("ignore", Shape::List(&Shape::Text), "")];
 
 const ACTION: &[Field] = &[
     Field::new("run", Shape::Text, ""),
@@ -102,6 +101,7 @@ pub(crate) fn read(file: &Path, world: &dyn World, outputs: &Outputs) -> Result<
     problems.append(&mut findings.problems);
     if problems.is_empty() {
         check_names(&resources, &mut problems);
+        lead_to_functions(&mut resources);
     }
     let resources = if problems.is_empty() { in_order(resources)? } else { return Err(Problems(problems)) };
     let name = name.as_ref().and_then(Node::text).map(str::to_owned);
@@ -111,7 +111,8 @@ pub(crate) fn read(file: &Path, world: &dyn World, outputs: &Outputs) -> Result<
 /// The document, laid over the one it extends.
 fn load(file: &Path, world: &dyn World, findings: &mut Findings) -> Result<Node, Problems> {
     let one = |file: &Path, place: &Place| {
-        let text = world.read(file).map_err(|error| Problems::one(place.clone(), format!("cannot read {}: {error}", file.display())))?;
+        let text =
+            world.read(file).map_err(|error| Problems::one(place.clone(), format!("cannot read {}: {error}", file.display())))?;
         yaml::parse(&Place::of_file(file), &text)
     };
     let root = one(file, &Place::of_file(file))?;
@@ -145,8 +146,13 @@ fn raw_resources(root: &Node, access: &str, findings: &mut Findings) -> Vec<Memb
             let name = said.get("name").and_then(|name| name.as_str()).unwrap_or_default();
             let template = root.member("template").and_then(|templates| templates.member(name));
             if let Some(template) = template {
-                let ignored: Vec<&str> =
-                    said.get("ignore").and_then(|list| list.as_array()).into_iter().flatten().filter_map(|name| name.as_str()).collect();
+                let ignored: Vec<&str> = said
+                    .get("ignore")
+                    .and_then(|list| list.as_array())
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|name| name.as_str())
+                    .collect();
                 let mut base = template.clone();
                 if let Content::Members(members) = &mut base.content {
                     members.retain(|member| !ignored.contains(&member.name.as_str()));
@@ -210,7 +216,10 @@ fn read_actions(node: &Node, folder: &Path, findings: &mut Findings) -> Vec<Acti
             let text = |name: &str| said.get(name).and_then(|value| value.as_str()).map(str::to_owned);
             for kind in ["plugin", "component"] {
                 if said.contains_key(kind) {
-                    findings.wrong(&item.place, format!("{}: {kind} actions are not supported; write 'run' with a command", member.name));
+                    findings.wrong(
+                        &item.place,
+                        format!("{}: {kind} actions are not supported; write 'run' with a command", member.name),
+                    );
                 }
             }
             match text("run") {
@@ -241,6 +250,26 @@ pub(crate) fn check_names(resources: &[Resource], problems: &mut Vec<crate::Prob
             let (kind, name) = key(resource);
             let what = format!("'{}' and '{}' are both {kind} '{name}'", other.name, resource.name);
             problems.push(crate::Problem { place: resource.place.clone(), what });
+        }
+    }
+}
+
+/// A domain comes after the functions of the same file that its paths lead to.
+fn lead_to_functions(resources: &mut [Resource]) {
+    let functions: Vec<(String, String)> = resources
+        .iter()
+        .filter_map(|resource| match &resource.content {
+            project::Content::Function(function) => Some((function.name.clone(), resource.name.clone())),
+            project::Content::Layer(_) | project::Content::Domain(_) => None,
+        })
+        .collect();
+    for resource in resources {
+        let project::Content::Domain(domain) = &resource.content else { continue };
+        for (function, name) in &functions {
+            let leads = domain.routes.iter().any(|route| route.get("functionName").is_some_and(|led| led == function.as_str()));
+            if leads && !resource.needs.contains(name) {
+                resource.needs.push(name.clone());
+            }
         }
     }
 }

@@ -167,9 +167,8 @@ impl Findings {
             }
             (Shape::Map(of), Content::Members(members)) => {
                 let members = members.iter();
-                let read = members.filter_map(|member| {
-                    Some((member.name.clone(), self.value(&member.value, of, &join(path, &member.name))?))
-                });
+                let read = members
+                    .filter_map(|member| Some((member.name.clone(), self.value(&member.value, of, &join(path, &member.name))?)));
                 return Some(Value::Object(read.collect()));
             }
             (Shape::Members(fields), Content::Members(_)) => return Some(Value::Object(self.members(node, fields, path))),

@@ -197,9 +197,7 @@ impl<'a> Resolver<'a> {
                 Some(value) => Node::scalar(place.clone(), value, Style::Quoted),
                 None => self.refuse(place, format!("{text}: the account's configuration has no member '{member}'")),
             },
-            ("path", [path]) => {
-                Node::scalar(place.clone(), self.folder.join(path).to_string_lossy().into_owned(), Style::Quoted)
-            }
+            ("path", [path]) => Node::scalar(place.clone(), self.folder.join(path).to_string_lossy().into_owned(), Style::Quoted),
             ("file", [path]) => match world.read(&self.folder.join(path)) {
                 Ok(text) => {
                     self.bytes += text.len();
@@ -211,9 +209,8 @@ impl<'a> Resolver<'a> {
                 Ok(value) => Node::from_json(place, &value),
                 Err(error) => self.refuse(place, format!("{text}: it is not JSON: {error}")),
             },
-            ("env" | "config" | "path" | "file" | "json", _) => {
-                self.refuse(place, format!("{text}: {name} takes {}", if name == "env" { "one or two words" } else { "one word" }))
-            }
+            ("env" | "config" | "path" | "file" | "json", _) => self
+                .refuse(place, format!("{text}: {name} takes {}", if name == "env" { "one or two words" } else { "one word" })),
             _ => self.refuse(place, format!("{text}: '{name}' is unknown; known are env, file, json, path and config")),
         }
     }

@@ -97,7 +97,7 @@ fn a_project_of_serverless_devs_is_read_whole() {
 fn what_others_result_in_is_put_in_once_it_is_known() {
     let text = include_str!("fixtures/full.yaml");
     let mut machine = machine("s.yaml", text);
-    machine.files.insert("/p/payload.json".into(), "{}".into());
+    machine.files.insert("/p/payload.json".into(), r#"{"kind": "x"}"#.into());
     machine.environment.insert("TOKEN", "t");
     let outputs = Outputs::from([("worker".to_owned(), json!({ "functionArn": "acs:fc:r:1:functions/w" }))]);
     let project = read(Path::new("/p/s.yaml"), &machine, &outputs).unwrap();
@@ -135,31 +135,58 @@ fn every_mistake_is_told_with_its_line_and_what_to_write() {
         ("      internetAccess: maybe\n", "s.yaml:9: internetAccess must be true or false, and is text"),
         ("      environmentVariables: [A]\n", "s.yaml:9: environmentVariables must be a set of members, and is a list"),
         ("      timeout: 3\n      timeout: 4\n", "s.yaml:10: 'timeout' is there already, on line 9"),
-        ("      description: ${env('NOPE')}\n", "s.yaml:9: the environment has no variable NOPE; set it, or write ${env('NOPE', 'a default')}"),
+        (
+            "      description: ${env('NOPE')}\n",
+            "s.yaml:9: the environment has no variable NOPE; set it, or write ${env('NOPE', 'a default')}",
+        ),
         ("      description: ${file('nope.txt')}\n", "s.yaml:9: ${file('nope.txt')}: cannot read nope.txt: entity not found"),
         ("      description: ${vars.nope}\n", "s.yaml:9: ${vars.nope}: the file has no vars"),
         ("      description: ${resources.g.output.x}\n", "s.yaml:9: ${resources.g.output.x}: there is no resource 'g'"),
-        ("      description: ${this.props.runtme}\n", "s.yaml:9: ${this.props.runtme}: resources.f.props has no 'runtme'; did you mean 'runtime'?"),
-        ("      description: ${nope('x')}\n", "s.yaml:9: ${nope('x')}: 'nope' is unknown; known are env, file, json, path and config"),
-        ("      description: ${config('Nope')}\n", "s.yaml:9: ${config('Nope')}: the account's configuration has no member 'Nope'"),
-        ("      description: ${this.props.description}\n", "s.yaml:9: resources.f.props.description refers to itself: resources.f.props.description -> resources.f.props.description"),
+        (
+            "      description: ${this.props.runtme}\n",
+            "s.yaml:9: ${this.props.runtme}: resources.f.props has no 'runtme'; did you mean 'runtime'?",
+        ),
+        (
+            "      description: ${nope('x')}\n",
+            "s.yaml:9: ${nope('x')}: 'nope' is unknown; known are env, file, json, path and config",
+        ),
+        (
+            "      description: ${config('Nope')}\n",
+            "s.yaml:9: ${config('Nope')}: the account's configuration has no member 'Nope'",
+        ),
+        (
+            "      description: ${this.props.description}\n",
+            "s.yaml:9: resources.f.props.description refers to itself: resources.f.props.description -> resources.f.props.description",
+        ),
         (
             "      triggers:\n        - triggerName: t\n          triggerType: http\n          triggerConfig:\n            authType: anonymus\n",
             "s.yaml:13: triggers[0].triggerConfig.authType must be one of anonymous, function, jwt, and is 'anonymus' (did you mean 'anonymous'?)",
         ),
         ("      triggers:\n        - triggerType: http\n", "s.yaml:10: triggers[0].triggerName is required"),
-        ("      customDomain:\n        domainName: auto\n", "s.yaml:10: domainName 'auto' asks the vendor for a name; write one of your own"),
+        (
+            "      customDomain:\n        domainName: auto\n",
+            "s.yaml:10: domainName 'auto' asks the vendor for a name; write one of your own",
+        ),
         (
             "      provisionConfig: {defaultTarget: 1}\n      scalingConfig: {minInstances: 1}\n",
             "s.yaml:10: scalingConfig and provisionConfig say the same thing; write one of them",
         ),
-        ("    actions:\n      pre-deploy:\n        - plugin: x\n", "s.yaml:11: pre-deploy: plugin actions are not supported; write 'run' with a command"),
-        ("    actions:\n      pre-deploy:\n        - component: fc3 build\n", "s.yaml:11: pre-deploy: component actions are not supported; write 'run' with a command"),
+        (
+            "    actions:\n      pre-deploy:\n        - plugin: x\n",
+            "s.yaml:11: pre-deploy: plugin actions are not supported; write 'run' with a command",
+        ),
+        (
+            "    actions:\n      pre-deploy:\n        - component: fc3 build\n",
+            "s.yaml:11: pre-deploy: component actions are not supported; write 'run' with a command",
+        ),
         ("    acess: x\n", "s.yaml:9: 'acess' is unknown in resources.f; did you mean 'access'?"),
         ("  g: {component: oss, props: {}}\n", "s.yaml:9: component 'oss' is not supported; fc3 and fc3-domain are"),
-        ("  g: {component: fc3, props: {functionName: f, runtime: go1, code: .}}\n", "s.yaml:9: 'f' and 'g' are both function 'f'"),
+        (
+            "  g: {component: fc3, props: {functionName: f, runtime: go1, code: .}}\n",
+            "s.yaml:9: 'f' and 'g' are both function 'f'",
+        ),
         ("services: {}\n", "s.yaml:9: services cannot be done here: it is of an edition before 3.0.0; write 'resources'"),
-        ("      a: [\n", "s.yaml:10: is not YAML: while parsing a flow sequence, expected ',' or ']'"),
+        ("      a: [\n", "s.yaml:10: is not YAML: while parsing a node, did not find expected node content"),
     ];
     for (props, expected) in cases {
         let told = problems("s.yaml", &machine("s.yaml", &function_with(props)));
@@ -240,20 +267,21 @@ fn mistakes_in_our_own_format_are_told_with_their_line() {
     for (text, expected) in [
         ("memroy = 1", "dunlin.toml:4: 'memroy' is unknown in functions.f; did you mean 'memory'?"),
         ("memory = \"x\"", "dunlin.toml:4: functions.f.memory must be a whole number, and is text"),
-        ("layers = [\"tols\"]\n[layers.tools]\ncode = \".\"", "dunlin.toml:4: 'tols' is unknown in functions.f.layers; did you mean 'tools'?"),
+        (
+            "layers = [\"tols\"]\n[layers.tools]\ncode = \".\"",
+            "dunlin.toml:4: 'tols' is unknown in functions.f.layers; did you mean 'tools'?",
+        ),
         ("aliases = { prod = \"newst\" }", "dunlin.toml:4: functions.f.aliases.prod must be 'newest' or the number of a version"),
         ("http = \"anyone\"", "dunlin.toml:4: functions.f.http must be one of anonymous, function, and is 'anyone'"),
         ("[layers.f]\ncode = \".\"", "dunlin.toml:1: 'f' is there already, on line 4; names are of one resource each"),
         ("[fuctions.g]", "dunlin.toml:4: 'fuctions' is unknown; did you mean 'functions'?"),
-        ("a = = 1", "dunlin.toml:4: is not TOML: extra `=`, expected nothing"),
+        ("a = = 1", "dunlin.toml:4: is not TOML: "),
     ] {
         let told = problems("dunlin.toml", &machine("dunlin.toml", &with(text)));
         assert_eq!(told.len(), 1, "{text}: {told:?}");
-        if text.starts_with("a =") {
-            assert!(told[0].starts_with("dunlin.toml:4: is not TOML: "), "{told:?}");
-        } else {
-            assert_eq!(told[0], expected);
-        }
+        // What the parser says about a line is its own.
+        let told = if expected.ends_with("TOML: ") { &told[0][..expected.len()] } else { &told[0] };
+        assert_eq!(told, expected);
     }
     assert_eq!(
         problems("dunlin.toml", &machine("dunlin.toml", "")),
@@ -299,9 +327,7 @@ fn a_plan_holds_what_differs_and_nothing_else() {
     assert_eq!(told, [(Verb::Add, "function"), (Verb::Add, "trigger"), (Verb::Add, "concurrency"), (Verb::Add, "scaling")]);
 
     let config = json!({ "authType": "anonymous", "methods": ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"] });
-    let trigger = |name: &str, config: &Value| {
-        json!({ "triggerName": name, "triggerType": "http", "qualifier": "LATEST", "description": "", "triggerConfig": config.to_string() })
-    };
+    let trigger = |name: &str, config: &Value| json!({ "triggerName": name, "triggerType": "http", "qualifier": "LATEST", "description": "", "triggerConfig": config.to_string() });
     let scaling = json!({
         "functionArn": "acs:fc:r:1:functions/f/LATEST", "minInstances": 2, "currentInstances": 1, "targetInstances": 2,
         "enableOnDemandScaling": true, "horizontalScalingPolicies": [], "scheduledPolicies": [], "currentError": "",
@@ -323,30 +349,49 @@ fn a_plan_holds_what_differs_and_nothing_else() {
     function["layers"] = json!([{ "arn": "acs:fc:r:1:layers/l/versions/1", "size": 1 }]);
     other.triggers = vec![trigger("web", &config)];
     other.keepings.push((dunlin_project::KeepingKind::AsyncInvoke, "prod".into(), json!({ "maxAsyncRetryAttempts": 1 })));
-    let told: Vec<_> = planned(&project, "f", other, "2").iter().map(|change| json!([
-        change.kind,
-        change.name,
-        change.members.iter().map(|member| json!([member.path, member.old, member.new])).collect::<Vec<_>>(),
-        change.operation.as_ref().map(|operation| (operation.action, operation.with_code)),
-    ])).collect();
+    let told: Vec<_> = planned(&project, "f", other, "2")
+        .iter()
+        .map(|change| {
+            json!([
+                change.kind,
+                change.name,
+                change.members.iter().map(|member| json!([member.path, member.old, member.new])).collect::<Vec<_>>(),
+                change.operation.as_ref().map(|operation| (operation.action, operation.with_code)),
+            ])
+        })
+        .collect();
     let arn = json!(["acs:fc:r:1:layers/l/versions/1"]);
-    assert_eq!(Value::from(told), json!([
-        ["function", "f", [
-            ["environmentVariables.A", "2", "1"],
-            ["environmentVariables.B", "3", null],
-            ["layers", arn, []],
-            ["memorySize", 512, 128],
-            ["code", "crc64 1", "crc64 2"],
-        ], ["UpdateFunction", true]],
-        ["tags", "f", [["tags.old", "x", null]], ["UntagResources", false]],
-        ["tags", "f", [["tags.team", null, "a"]], ["TagResources", false]],
-        ["trigger", "f/web", [], ["DeleteTrigger", false]],
-        ["trigger", "f/http", [
-            ["triggerConfig.authType", null, "anonymous"],
-            ["triggerConfig.methods", null, config["methods"]],
-            ["qualifier", null, "LATEST"],
-        ], ["CreateTrigger", false]],
-    ]), "an alias that the file does not name keeps its settings");
+    assert_eq!(
+        Value::from(told),
+        json!([
+            [
+                "function",
+                "f",
+                [
+                    ["environmentVariables.A", "2", "1"],
+                    ["environmentVariables.B", "3", null],
+                    ["layers", arn, []],
+                    ["memorySize", 512, 128],
+                    ["code", "crc64 1", "crc64 2"],
+                ],
+                ["UpdateFunction", true]
+            ],
+            ["tags", "f", [["tags.old", "x", null]], ["UntagResources", false]],
+            ["tags", "f", [["tags.team", null, "a"]], ["TagResources", false]],
+            ["trigger", "f/web", [], ["DeleteTrigger", false]],
+            [
+                "trigger",
+                "f/http",
+                [
+                    ["triggerConfig.authType", null, "anonymous"],
+                    ["triggerConfig.methods", null, config["methods"]],
+                    ["qualifier", null, "LATEST"],
+                ],
+                ["CreateTrigger", false]
+            ],
+        ]),
+        "an alias that the file does not name keeps its settings"
+    );
 }
 
 #[test]

@@ -23,7 +23,8 @@ fn run(output: &Output, action: &Action) -> Result<(), Failure> {
     output.note(&format!("running in {}: {}", action.folder.display(), action.run));
     let what = format!("cannot run '{}' ({})", action.run, action.place);
     // Results go to standard output; what a command says is none.
-    let status = Command::new("sh").arg("-c").arg(&action.run).current_dir(&action.folder).stdout(Stdio::from(std::io::stderr())).status();
+    let status =
+        Command::new("sh").arg("-c").arg(&action.run).current_dir(&action.folder).stdout(Stdio::from(std::io::stderr())).status();
     let failure = match status {
         Ok(status) if status.success() => return Ok(()),
         Ok(status) => Failure::new(Kind::Failed, what, format!("it ended with {status}")),

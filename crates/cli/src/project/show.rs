@@ -150,7 +150,8 @@ pub(super) fn url(resource: &Resource, found: &Found) -> Option<String> {
             urls.next().map(str::to_owned)
         }
         Found::Domain(domain) => {
-            let secure = domain.as_ref().is_some_and(|domain| domain["protocol"].as_str().is_some_and(|over| over.contains("HTTPS")));
+            let secure =
+                domain.as_ref().is_some_and(|domain| domain["protocol"].as_str().is_some_and(|over| over.contains("HTTPS")));
             Some(format!("{}://{}/", if secure { "https" } else { "http" }, name(resource)))
         }
     }

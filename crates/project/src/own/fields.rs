@@ -31,7 +31,8 @@ pub(super) const RENAMED: &[(&str, &str)] = &[
 
 pub(super) const FUNCTION: &[Field] = &[
     Field::new("name", Shape::Text, "What it is called on the platform; as in the file unless said."),
-    Field::new("runtime", Shape::Text, "For example python3.10, nodejs20 or custom.debian12; 'dunlin runtime ls' lists them.").required(),
+    Field::new("runtime", Shape::Text, "For example python3.10, nodejs20 or custom.debian12; 'dunlin runtime ls' lists them.")
+        .required(),
     Field::new("handler", Shape::Text, "file.function"),
     Field::new("code", Shape::Text, "A folder or a zip, from where the file lies."),
     Field::new("build", Shape::Text, "A command that runs on your machine before each deployment, where the file lies."),
@@ -44,7 +45,11 @@ pub(super) const FUNCTION: &[Field] = &[
     Field::new("idle_timeout", Shape::Integer, "Seconds an idle instance is kept."),
     Field::new("internet", Shape::Boolean, "Whether instances reach public addresses; they do unless said."),
     Field::new("environment", Shape::Map(&Shape::Text), "Environment variables."),
-    Field::new("layers", TEXTS, "Names of layers of this file, or resource names; of two that hold the same path the first counts."),
+    Field::new(
+        "layers",
+        TEXTS,
+        "Names of layers of this file, or resource names; of two that hold the same path the first counts.",
+    ),
     Field::new("tags", Shape::Map(&Shape::Text), "Labels."),
     Field::new("command", TEXTS, "What starts a custom runtime's server, and its first arguments."),
     Field::new("args", TEXTS, "Further arguments."),
@@ -78,7 +83,8 @@ const HOOK: &[Field] = &[
 ];
 
 const HTTP: &[Field] = &[
-    Field::new("auth", Shape::Word(&["anonymous", "function", "jwt"]), "Who may call: everybody, signers, bearers of a token.").required(),
+    Field::new("auth", Shape::Word(&["anonymous", "function", "jwt"]), "Who may call: everybody, signers, bearers of a token.")
+        .required(),
     Field::new("methods", Shape::List(&Shape::Word(props::METHODS)), "Which methods are served; all unless said."),
     Field::new("jwt", Shape::Any, "For jwt: the keys, where the token is found, and which of its claims are passed on."),
     Field::new("cors", Shape::Any, "What pages of other origins may do, in the API's spelling."),

@@ -82,7 +82,9 @@ mod tests {
         ] {
             assert!(same(&one, &other), "{one} {other}");
         }
-        for (one, other) in [(json!(false), json!(null)), (json!(0), json!(null)), (json!([1, 2]), json!([2, 1])), (json!("1"), json!(1))] {
+        for (one, other) in
+            [(json!(false), json!(null)), (json!(0), json!(null)), (json!([1, 2]), json!([2, 1])), (json!("1"), json!(1))]
+        {
             assert!(!same(&one, &other), "{one} {other}");
         }
     }

@@ -34,7 +34,14 @@ const CLEARABLE: [&str; 9] = [
 
 /// What a function has that says nothing about how it runs.
 const ABOUT: [&str; 8] = [
-    "functionArn", "createdTime", "lastModifiedTime", "tags", "stateReason", "invocationRestriction", "state", "resourceGroupId",
+    "functionArn",
+    "createdTime",
+    "lastModifiedTime",
+    "tags",
+    "stateReason",
+    "invocationRestriction",
+    "state",
+    "resourceGroupId",
 ];
 
 pub(super) fn plan(function: &Function, found: &FoundFunction, checksum: Option<&str>) -> Vec<Change> {
@@ -132,7 +139,13 @@ fn tags(function: &Function, now: &Value, wanted: Option<&Value>) -> Vec<Change>
             .query("ResourceType", "function")
             .query("ResourceId", resource.to_string())
             .query("TagKey", json!(gone).to_string());
-        changes.push(Change { verb: Verb::Remove, kind: "tags", name: function.name.clone(), members, operation: Some(operation) });
+        changes.push(Change {
+            verb: Verb::Remove,
+            kind: "tags",
+            name: function.name.clone(),
+            members,
+            operation: Some(operation),
+        });
     }
     let (mut put, mut members) = (Vec::new(), Vec::new());
     for (key, value) in &new {
@@ -159,7 +172,8 @@ fn tags(function: &Function, now: &Value, wanted: Option<&Value>) -> Vec<Change>
 fn aliases(function: &Function, found: &FoundFunction, is_pending: bool) -> (Vec<Change>, Vec<Change>) {
     let Some(wanted) = &function.aliases else { return (Vec::new(), Vec::new()) };
     let mut changes = Vec::new();
-    let newest = found.newest.as_ref().filter(|(_, then)| !is_pending && found.function.as_ref().is_some_and(|now| runs_like(now, then)));
+    let newest =
+        found.newest.as_ref().filter(|(_, then)| !is_pending && found.function.as_ref().is_some_and(|now| runs_like(now, then)));
     if newest.is_none() && wanted.iter().any(|alias| alias.version == Version::Newest) {
         let path = ["functions", &function.name, "versions"];
         let operation = Operation::new("PublishFunctionVersion", "POST", &path).body(json!({}));

@@ -15,7 +15,8 @@ pub(super) fn triggers(function: &Function, found: &FoundFunction) -> Vec<Change
     let mut changes: Vec<Change> =
         found.triggers.iter().filter(is_other).map(|trigger| remove_trigger(function, trigger)).collect();
     for trigger in &function.triggers {
-        let now = found.triggers.iter().filter(|found| !is_other(found)).find(|found| found["triggerName"] == trigger.name.as_str());
+        let now =
+            found.triggers.iter().filter(|found| !is_other(found)).find(|found| found["triggerName"] == trigger.name.as_str());
         changes.extend(one_trigger(function, trigger, now));
     }
     changes
@@ -80,9 +81,8 @@ pub(super) fn reserved(function: &Function, found: &FoundFunction) -> Option<Cha
 
 /// Removals first: what is kept ready is said in one form.
 pub(super) fn keepings(function: &Function, found: &FoundFunction) -> Vec<Change> {
-    let is_ours = |qualifier: &str| {
-        qualifier == "LATEST" || function.aliases.iter().flatten().any(|alias| alias.name == qualifier)
-    };
+    let is_ours =
+        |qualifier: &str| qualifier == "LATEST" || function.aliases.iter().flatten().any(|alias| alias.name == qualifier);
     let wanted = |kind: KeepingKind, qualifier: &str| {
         function.keepings.iter().any(|keeping| keeping.kind == kind && keeping.qualifier == qualifier)
     };
@@ -94,7 +94,8 @@ pub(super) fn keepings(function: &Function, found: &FoundFunction) -> Vec<Change
         }
     }
     for keeping in &function.keepings {
-        let mut now = found.keepings.iter().filter(|(kind, qualifier, _)| *kind == keeping.kind && *qualifier == keeping.qualifier);
+        let mut now =
+            found.keepings.iter().filter(|(kind, qualifier, _)| *kind == keeping.kind && *qualifier == keeping.qualifier);
         changes.extend(one_keeping(function, keeping, now.next().map(|(_, _, config)| config)));
     }
     changes
@@ -150,9 +151,8 @@ impl KeepingKind {
 
     /// Members that tell how it stands, not what was said.
     fn is_about(self, member: &str) -> bool {
-        let standing = [
-            "functionArn", "createdTime", "lastModifiedTime", "current", "currentError", "currentInstances", "targetInstances",
-        ];
+        let standing =
+            ["functionArn", "createdTime", "lastModifiedTime", "current", "currentError", "currentInstances", "targetInstances"];
         standing.contains(&member) || self == Self::Provision && member == "target"
     }
 }

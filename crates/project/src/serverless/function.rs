@@ -106,7 +106,8 @@ fn code(said: Option<Value>, props: &Node, folder: &Path, findings: &mut Finding
 
 /// The API capitalises the members of tags; the component takes both.
 fn tags_of(tags: &Value) -> Value {
-    let either = |tag: &Value, names: [&str; 2]| names.iter().find_map(|name| tag.get(name).cloned()).unwrap_or_else(|| "".into());
+    let either =
+        |tag: &Value, names: [&str; 2]| names.iter().find_map(|name| tag.get(name).cloned()).unwrap_or_else(|| "".into());
     let tags = tags.as_array().into_iter().flatten();
     tags.map(|tag| json!({ "Key": either(tag, ["Key", "key"]), "Value": either(tag, ["Value", "value"]) })).collect()
 }
@@ -117,7 +118,9 @@ pub(crate) fn triggers(node: &Node, findings: &mut Findings) -> Vec<Trigger> {
     for (index, item) in items.iter().enumerate() {
         // What is wrong with its members was found with the function's.
         let mut said = Findings::default().members(item, props::TRIGGER, "");
-        let (Some(name), Some(kind)) = (take_text(&mut said, "triggerName"), take_text(&mut said, "triggerType")) else { continue };
+        let (Some(name), Some(kind)) = (take_text(&mut said, "triggerName"), take_text(&mut said, "triggerType")) else {
+            continue;
+        };
         if triggers.iter().any(|other| other.name == name) {
             findings.wrong(&item.place, format!("there is another trigger '{name}'"));
         }

@@ -54,20 +54,16 @@ pub(crate) const LIFECYCLE: &[Field] = &[
     Field::new("preStop", Shape::Members(HOOK), "Runs after its last."),
 ];
 
-const CODE: &[Field] = &[field("src", Shape::Text).required(), field("ossBucketName", Shape::Text), field("ossObjectName", Shape::Text)];
+const CODE: &[Field] =
+    &[field("src", Shape::Text).required(), field("ossBucketName", Shape::Text), field("ossObjectName", Shape::Text)];
 
-const TAG: &[Field] = &[
-    field("Key", Shape::Text),
-    field("key", Shape::Text),
-    field("Value", Shape::Text),
-    field("value", Shape::Text),
-];
+const TAG: &[Field] =
+    &[field("Key", Shape::Text), field("key", Shape::Text), field("Value", Shape::Text), field("value", Shape::Text)];
 
 const RULES: Shape =
     Shape::List(&Shape::Members(&[field("match", Shape::Text).required(), field("replacement", Shape::Text).required()]));
 
-pub(crate) const REWRITE: &[Field] =
-    &[field("equalRules", RULES), field("wildcardRules", RULES), field("regexRules", RULES)];
+pub(crate) const REWRITE: &[Field] = &[field("equalRules", RULES), field("wildcardRules", RULES), field("regexRules", RULES)];
 
 const CORS: &[Field] = &[
     field("allowCredentials", Shape::Boolean),
@@ -79,7 +75,11 @@ const CORS: &[Field] = &[
 ];
 
 pub(crate) const HTTP: &[Field] = &[
-    Field::new("authType", Shape::Word(&["anonymous", "function", "jwt"]), "Who may call: everybody, signers, bearers of a token."),
+    Field::new(
+        "authType",
+        Shape::Word(&["anonymous", "function", "jwt"]),
+        "Who may call: everybody, signers, bearers of a token.",
+    ),
     Field::new("methods", Shape::List(&Shape::Word(METHODS)), "Which methods are served; all unless said."),
     Field::new("disableURLInternet", Shape::Boolean, "Whether the URL answers nobody."),
     Field::new("authConfig", Shape::Any, "For jwt: the keys, where the token is found, and which of its claims are passed on."),
@@ -87,7 +87,8 @@ pub(crate) const HTTP: &[Field] = &[
 ];
 
 pub(crate) const TIMER: &[Field] = &[
-    Field::new("cronExpression", Shape::Text, "When: '@every 5m', or second, minute, hour, day, month and day of the week.").required(),
+    Field::new("cronExpression", Shape::Text, "When: '@every 5m', or second, minute, hour, day, month and day of the week.")
+        .required(),
     Field::new("enable", Shape::Boolean, "Whether it runs."),
     Field::new("payload", Shape::Text, "What the function is given."),
 ];
