@@ -25,6 +25,8 @@ pub(super) fn read(props: &Node, folder: &Path, findings: &mut Findings) -> Opti
         if said.get(member).and_then(Value::as_str).is_some_and(|word| word.eq_ignore_ascii_case("auto")) {
             said.remove(member);
             let place = props.member(member).map_or(&props.place, |node| &node.place);
+            // Instead of that it has no effect.
+            findings.warnings.retain(|warning| warning.place != *place || !warning.what.starts_with(member));
             findings.warn(place, format!("{member} is left out: 'auto' makes things in the vendor's cloud"));
         }
     }
