@@ -237,7 +237,7 @@ impl Shape {
 
     /// This as JSON Schema. Where a number or a truth value is asked for, a variable may stand.
     #[must_use]
-    pub fn to_schema(&self) -> Value {
+    pub fn to_schema(self) -> Value {
         let or_variable = |of: &str| json!({ "anyOf": [{ "type": of }, { "type": "string", "pattern": "\\$\\{.+\\}" }] });
         match self {
             Self::Text => json!({ "type": ["string", "number", "boolean"] }),

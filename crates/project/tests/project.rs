@@ -1,5 +1,7 @@
 //! Files of both formats: what they mean, and what is said about those that mean nothing.
 
+#![expect(clippy::unwrap_used, reason = "a broken fixture is a failed test")]
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
