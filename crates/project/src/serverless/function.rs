@@ -9,8 +9,8 @@ use crate::node::{Content, Node};
 use crate::project::{Domain, Function, Keeping, KeepingKind, Route, Trigger};
 use crate::shape::Findings;
 
-/// What the component gives a function that says nothing about its size.
-const SIZES: [(&str, fn() -> Value); 2] = [("memorySize", || json!(512)), ("cpu", || json!(0.35))];
+/// What the component gives a function that says nothing about its size: MB and vCPUs.
+const SIZE: (i64, f64) = (512, 0.35);
 
 /// Settings for which the vendor's tool can make things in the vendor's cloud.
 const AUTOMATIC: [&str; 6] = ["role", "logConfig", "vpcConfig", "nasConfig", "ossMountConfig", "tracingConfig"];
@@ -64,8 +64,9 @@ pub(super) fn read(props: &Node, folder: &Path, findings: &mut Findings) -> Opti
         let text = Value::Object(config.clone()).to_string();
         said.insert("sessionAffinityConfig".to_owned(), text.into());
     }
-    if SIZES.iter().all(|(member, _)| !said.contains_key(*member)) {
-        said.extend(SIZES.map(|(member, size)| (member.to_owned(), size())));
+    if !said.contains_key("memorySize") && !said.contains_key("cpu") {
+        said.insert("memorySize".to_owned(), SIZE.0.into());
+        said.insert("cpu".to_owned(), SIZE.1.into());
     }
     Some(Function { name, code, config: said, aliases: None, triggers, reserved_concurrency, keepings, domain })
 }
