@@ -32,7 +32,7 @@ const LAYERS: &[(Layer, &[&str])] = &[
     (Layer::Nouns, &["model"]),
     (
         Layer::Mechanisms,
-        &["walls", "sandbox", "runtime", "wasm", "store", "blobs", "auth", "telemetry", "tls", "outbound", "unpack"],
+        &["walls", "sandbox", "runtime", "wasm", "store", "blobs", "auth", "telemetry", "tls", "outbound", "unpack", "project"],
     ),
     (Layer::Engines, &["control", "scaling", "triggers", "invoke", "pool", "events", "objects", "build", "meter"]),
     (Layer::Doors, &["gateway", "api", "console"]),

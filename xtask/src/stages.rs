@@ -79,6 +79,8 @@ const STAGES: &[Stage] = &[
             "--test",
             "sessions",
             "--test",
+            "projects",
+            "--test",
             "network",
             "--test",
             "domains",

@@ -73,8 +73,12 @@ pub(crate) enum Command {
     Up(Up),
     /// Tell what this machine offers, wall by wall, and how to get what is missing
     Doctor,
-    /// Create or update a function from a folder or a zip file
+    /// Create or update a function from a folder or a zip file, or everything that a project's file says
     Deploy(Deploy),
+    /// Show what deploying a project would do; exits with 2 when that is anything
+    Plan(Plan),
+    /// Remove what a project's file names
+    Remove(Remove),
     /// Call a function and print what it answers
     Invoke(Invoke),
     /// Functions
@@ -254,8 +258,12 @@ pub(crate) struct Server {
 
 #[derive(Debug, Args)]
 pub(crate) struct Deploy {
-    /// A folder with code, or a zip file
+    /// A folder with code, a zip file, or a project: a folder with a dunlin.toml or an s.yaml, or such a file
+    #[arg(default_value = ".")]
     pub(crate) path: PathBuf,
+    /// A project's file: dunlin.toml, or an s.yaml of Serverless Devs
+    #[arg(short, long, value_name = "FILE", conflicts_with = "path")]
+    pub(crate) file: Option<PathBuf>,
     /// The function's name [default: the folder's]
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -305,6 +313,51 @@ pub(crate) struct Deploy {
     /// Where a custom runtime's server listens [default: 9000]
     #[arg(long)]
     pub(crate) port: Option<u16>,
+}
+
+impl Deploy {
+    /// The first option given that says what a single function is.
+    pub(crate) fn says_what_a_function_is(&self) -> Option<&'static str> {
+        let given = [
+            (self.name.is_some(), "--name"),
+            (self.runtime.is_some(), "--runtime"),
+            (self.handler.is_some(), "--handler"),
+            (self.description.is_some(), "--description"),
+            (self.memory.is_some(), "--memory"),
+            (self.timeout.is_some(), "--timeout"),
+            (self.cpu.is_some(), "--cpu"),
+            (self.concurrency.is_some(), "--concurrency"),
+            (!self.environment.is_empty(), "--env"),
+            (!self.layers.is_empty(), "--layer"),
+            (self.http.is_some(), "--http"),
+            (self.no_http, "--no-http"),
+            (self.internet.is_some(), "--internet"),
+            (self.command.is_some(), "--command"),
+            (!self.args.is_empty(), "--args"),
+            (self.port.is_some(), "--port"),
+        ];
+        given.iter().find_map(|(given, name)| given.then_some(*name))
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// The project's file [default: dunlin.toml, s.yaml or s.yml, whichever is here]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Show the values of environment variables and other secrets
+    #[arg(long)]
+    pub(crate) show_values: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    /// The project's file [default: dunlin.toml, s.yaml or s.yml, whichever is here]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), String> {

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dunlin_auth::SigningKey;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -77,6 +78,11 @@ impl Client {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::of("cannot start", &error))?;
         Ok(Self { credentials, runtime, debug })
+    }
+
+    /// What requests are signed with.
+    pub(crate) fn key(&self) -> &SigningKey {
+        &self.credentials.key
     }
 
     /// Sends `call` and reads the whole answer. A refusal is a failure to do `what`.

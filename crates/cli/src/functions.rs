@@ -26,7 +26,7 @@ pub(crate) fn http_trigger(client: &Client, name: &str) -> Result<Option<Value>,
     Ok(triggers(client, name)?.into_iter().find(|trigger| trigger["triggerType"] == "http"))
 }
 
-fn triggers(client: &Client, name: &str) -> Result<Vec<Value>, Failure> {
+pub(crate) fn triggers(client: &Client, name: &str) -> Result<Vec<Value>, Failure> {
     let path = format!("/functions/{}/triggers", segment(name));
     let call = |token| Call::new("ListTriggers", "GET", path.clone()).query("limit", Some(100)).query("nextToken", token);
     client.list(&format!("cannot list the triggers of '{name}'"), "triggers", usize::MAX, call)

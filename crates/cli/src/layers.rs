@@ -81,7 +81,7 @@ fn list(client: &Client, output: &Output, name: Option<&str>) -> Result<(), Fail
     Ok(())
 }
 
-fn versions(client: &Client, name: &str) -> Result<Vec<Value>, Failure> {
+pub(crate) fn versions(client: &Client, name: &str) -> Result<Vec<Value>, Failure> {
     let (mut found, mut start) = (Vec::new(), None);
     loop {
         let call = Call::new("ListLayerVersions", "GET", format!("/layers/{}/versions", segment(name)));

@@ -23,6 +23,7 @@ mod logs;
 mod output;
 mod package;
 mod platform;
+mod project;
 mod records;
 mod runtimes;
 mod scaling;
@@ -74,7 +75,12 @@ fn run(arguments: Arguments, output: &Output) -> Result<ExitCode, Failure> {
             clap_complete::generate(shell, &mut Arguments::command(), "dunlin", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Deploy(deploy) => deploy::run(&client()?, output, &deploy),
+        Command::Deploy(deploy) => match project::meant(&deploy)? {
+            Some(file) => project::deploy(&client()?, output, &file),
+            None => deploy::run(&client()?, output, &deploy),
+        },
+        Command::Plan(plan) => project::plan(&client()?, output, &plan),
+        Command::Remove(remove) => project::remove(&client()?, output, &remove),
         Command::Invoke(invoke) => invoke::run(&client()?, output, &invoke),
         Command::Fn { command } => match command {
             FunctionCommand::Ls { prefix } => functions::list(&client()?, output, prefix.as_deref()),

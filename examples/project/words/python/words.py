@@ -1,0 +1,2 @@
+def sentence(greeting, who):
+    return f"{greeting}, {who}"
