@@ -83,10 +83,7 @@ pub(crate) fn running_out_of_memory_ends_the_cell_and_says_so() {
 
     let cell = platform.make();
     platform.bind(&cell, None);
-    exec(
-        &cell,
-        &["/usr/bin/python3", "-c", "x = b'x' * (32 << 20); print('here', flush=True); input(); import time; time.sleep(99)"],
-    );
+    exec(&cell, &["/usr/bin/python3", "-c", "x = b'x' * (32 << 20); print('here', flush=True); import time; time.sleep(99)"]);
     assert_eq!(read_line(&cell), "here");
     // The kernel adds up what its processors have counted now and then.
     let asked = Instant::now();
