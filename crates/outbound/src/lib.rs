@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dunlin_sandbox::net::ranges::is_refused;
-use http::header::{ACCEPT, HOST, USER_AGENT};
+use http::header::{ACCEPT, HOST, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
@@ -82,30 +82,13 @@ impl Outbound {
 
     async fn fetch(&self, address: &str) -> Result<Bytes, FetchError> {
         let uri: Uri = address.parse().map_err(|_| FetchError::Malformed)?;
-        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or(FetchError::Malformed)?;
-        let is_tls = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") if self.allow_inside => false,
-            Some("http") => return Err(FetchError::Plain),
-            _ => return Err(FetchError::Malformed),
-        };
-        let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        let host = authority.host();
-        let socket = self.connect(host, port).await?;
-        let request = Request::get(uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str))
-            .header(HOST, authority.as_str())
-            .header(ACCEPT, "application/json")
-            .header(USER_AGENT, "dunlin")
-            .body(Empty::<Bytes>::new())
-            .map_err(|_| FetchError::Malformed)?;
-        if is_tls {
-            let bare = host.trim_start_matches('[').trim_end_matches(']');
-            let name = ServerName::try_from(bare.to_owned()).map_err(|_| FetchError::Malformed)?;
-            let stream = self.connector().connect(name, socket).await.map_err(|_| FetchError::Unreachable)?;
-            answer(stream, request).await
-        } else {
-            answer(socket, request).await
+        let extra = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/json"))]);
+        let response = self.send(&uri, &extra).await?;
+        if response.status() != StatusCode::OK {
+            return Err(FetchError::Status(response.status()));
         }
+        let body = Limited::new(response.into_body(), BYTES_MAX).collect().await.map_err(|_| FetchError::Body)?;
+        Ok(body.to_bytes())
     }
 
     /// Sends one request on a connection of its own, which lasts as long as the answer's body is held. `extra` are further
@@ -184,29 +167,6 @@ where
     // How it ends shows in the answer.
     tokio::spawn(async move { drop(connection.await) });
     sender.send_request(request).await.map_err(unreachable)
-}
-
-/// One request on one connection, which ends with it.
-async fn answer<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Bytes, FetchError>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let unreachable = |_| FetchError::Unreachable;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(unreachable)?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(unreachable)?;
-        if response.status() != StatusCode::OK {
-            return Err(FetchError::Status(response.status()));
-        }
-        let body = Limited::new(response.into_body(), BYTES_MAX).collect().await.map_err(|_| FetchError::Body)?;
-        Ok(body.to_bytes())
-    };
-    tokio::pin!(exchange, connection);
-    tokio::select! {
-        answered = &mut exchange => answered,
-        // The connection may end before its last bytes were taken from it.
-        _ = &mut connection => exchange.await,
-    }
 }
 
 #[cfg(test)]
