@@ -4,11 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use dunlin_api::Calls;
 use dunlin_auth::Verifier;
-use dunlin_invoke::{Invoker, Refusal, Reply};
-use dunlin_model::{FunctionKey, Invocation, Limits, Qualifier, SessionAsk, Target};
+use dunlin_model::Limits;
 use dunlin_outbound::Outbound;
-use dunlin_runtime::Payload;
 use dunlin_store::Store;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -35,26 +34,6 @@ pub struct Doors {
     pub domain: String,
     /// Further names under which `/-/…` is served, besides the domain, `localhost` and the address that was connected to.
     pub names: Vec<String>,
-}
-
-/// Runs calls. [`Invoker`] does.
-#[async_trait]
-pub trait Calls: Send + Sync + 'static {
-    /// Runs one call. Dropping the future cancels it.
-    async fn call(&self, invocation: Invocation, payload: Payload) -> Result<Reply, Refusal>;
-    /// See [`Invoker::session_target`].
-    fn session_target(&self, function: &FunctionKey, qualifier: &Qualifier, ask: &SessionAsk) -> Option<Target>;
-}
-
-#[async_trait]
-impl Calls for Invoker {
-    async fn call(&self, invocation: Invocation, payload: Payload) -> Result<Reply, Refusal> {
-        Invoker::call(self, invocation, payload).await
-    }
-
-    fn session_target(&self, function: &FunctionKey, qualifier: &Qualifier, ask: &SessionAsk) -> Option<Target> {
-        Invoker::session_target(self, function, qualifier, ask)
-    }
 }
 
 /// Serves the Function Compute API, and packages by token under `/-/code/`. Answers every request, in its own dialect.

@@ -36,7 +36,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 
 pub use config::Config;
-pub use doors::{Calls, ControlPlane, Doors, Status};
+pub use doors::{ControlPlane, Doors, Status};
+pub use dunlin_api::Calls;
 pub use dunlin_runtime::{Body, BoxError};
 pub use serve::{Closed, Listener, serve};
 

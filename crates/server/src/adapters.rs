@@ -40,29 +40,12 @@ pub(crate) struct Recorded {
 /// How long a call waits for room before it is refused. Long enough for a slow disk, short enough for a client.
 const ROOM_PATIENCE: Duration = Duration::from_secs(10);
 
-impl Recorded {
-    async fn run(&self, invocation: Invocation, payload: Payload) -> Result<Reply, Refusal> {
-        // Resolves at its first poll, before any timer starts, unless the backlog is full.
-        tokio::time::timeout(ROOM_PATIENCE, self.ledger.room()).await.map_err(|_| Refusal::Backlogged)?;
-        self.invoker.call(invocation, payload).await
-    }
-}
-
-#[async_trait]
-impl dunlin_gateway::Calls for Recorded {
-    async fn call(&self, invocation: Invocation, payload: Payload) -> Result<Reply, Refusal> {
-        self.run(invocation, payload).await
-    }
-
-    fn session_target(&self, function: &FunctionKey, qualifier: &Qualifier, ask: &SessionAsk) -> Option<Target> {
-        self.invoker.session_target(function, qualifier, ask)
-    }
-}
-
 #[async_trait]
 impl dunlin_api::Calls for Recorded {
     async fn call(&self, invocation: Invocation, payload: Payload) -> Result<Reply, Refusal> {
-        self.run(invocation, payload).await
+        // Resolves at its first poll, before any timer starts, unless the backlog is full.
+        tokio::time::timeout(ROOM_PATIENCE, self.ledger.room()).await.map_err(|_| Refusal::Backlogged)?;
+        self.invoker.call(invocation, payload).await
     }
 
     fn session_target(&self, function: &FunctionKey, qualifier: &Qualifier, ask: &SessionAsk) -> Option<Target> {

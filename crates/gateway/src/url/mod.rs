@@ -165,9 +165,7 @@ impl Functions<'_> {
         fields::put(response.headers_mut(), "x-fc-request-id", request_id.as_str());
         response
     }
-}
 
-impl Functions<'_> {
     /// What a call means that says it belongs to a session, where that is not what its qualifier means: an alias is asked
     /// once for each session.
     fn session_target(
