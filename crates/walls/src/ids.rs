@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::limit::{hear, say, write_at};
+use crate::limit::{hear, pair, say, write_at};
 use crate::serve::errno;
 use crate::sys;
 
@@ -29,12 +29,7 @@ impl Mapper {
     /// Starts the helper, for a child whose ids are `first` and those that follow it on the host.
     pub(crate) fn start(host_proc: BorrowedFd<'_>, first: u32) -> io::Result<Self> {
         let child = rustix::fs::openat(host_proc, "self", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let (ours, theirs) = rustix::net::socketpair(
-            rustix::net::AddressFamily::UNIX,
-            rustix::net::SocketType::SEQPACKET,
-            rustix::net::SocketFlags::CLOEXEC,
-            None,
-        )?;
+        let (ours, theirs) = pair()?;
         let Some(helper) = sys::fork()? else {
             drop(ours);
             let map = format!("0 {first} {COUNT}");

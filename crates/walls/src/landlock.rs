@@ -34,25 +34,24 @@ fn known(version: u32) -> AccessFs {
 /// Enforces the rules on the calling child, as far as this kernel's version of landlock goes. A kernel without
 /// landlock is an error.
 pub(crate) fn enforce() -> io::Result<()> {
-    let version = landlock_version()?;
-    let known = known(version);
-    let rules = Ruleset::new(known, if version >= SCOPES_SINCE { SCOPES } else { 0 })?;
-    let rights = [("/", READ), ("/w", known.but(NEVER)), ("/dev/null", DEVICE), ("/dev/zero", DEVICE), ("/dev/full", DEVICE)];
-    for (path, access) in rights {
-        let place = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        rules.allow(place.as_fd(), access.within(known))?;
-    }
-    rules.enforce()
+    allow_only(|all| [("/", READ), ("/w", all), ("/dev/null", DEVICE), ("/dev/zero", DEVICE), ("/dev/full", DEVICE)])
 }
 
 /// The same for a container, whose files are all below its own root and its own to write. What it must not write is mounted
 /// read-only.
 pub(crate) fn enforce_in_image() -> io::Result<()> {
+    allow_only(|all| [("/", all)])
+}
+
+/// Leaves the calling thread these rights below these places. `rights` is told what there is to give.
+fn allow_only<const N: usize>(rights: impl FnOnce(AccessFs) -> [(&'static str, AccessFs); N]) -> io::Result<()> {
     let version = landlock_version()?;
     let known = known(version);
     let rules = Ruleset::new(known, if version >= SCOPES_SINCE { SCOPES } else { 0 })?;
-    let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    rules.allow(root.as_fd(), known.but(NEVER))?;
+    for (path, access) in rights(known.but(NEVER)) {
+        let place = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        rules.allow(place.as_fd(), access.within(known))?;
+    }
     rules.enforce()
 }
 

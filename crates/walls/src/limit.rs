@@ -21,12 +21,7 @@ pub fn limit_namespace(host_proc: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// The same, allowing each uid `most` namespaces.
 pub(crate) fn limit_namespace_of(host_proc: BorrowedFd<'_>, most: u32) -> io::Result<OwnedFd> {
-    let (ours, theirs) = rustix::net::socketpair(
-        rustix::net::AddressFamily::UNIX,
-        rustix::net::SocketType::SEQPACKET,
-        rustix::net::SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let (ours, theirs) = pair()?;
     let Some(helper) = sys::fork()? else {
         drop(ours);
         let status = match help(host_proc, theirs.as_fd(), most) {
@@ -67,6 +62,12 @@ fn adopt(host_proc: BorrowedFd<'_>, helper: i32, socket: BorrowedFd<'_>) -> io::
     let namespace = rustix::fs::openat(host_proc, format!("{helper}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     say(socket)?;
     Ok(namespace)
+}
+
+/// The two ends of what a helper and who started it say to each other.
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
 pub(crate) fn say(socket: BorrowedFd<'_>) -> io::Result<()> {
