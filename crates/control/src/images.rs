@@ -232,8 +232,7 @@ impl Control {
     /// What a function of the account has of this name already. Other accounts' are theirs: whether they have it is not told.
     fn known_image(&self, scope: &AccountScope, resolved: &str) -> Option<(CodePackage, ImageUse)> {
         let view = self.inner.store.view();
-        let mut functions = view.functions().filter(|(key, _)| key.account() == scope.account());
-        functions.find_map(|(_, stored)| {
+        view.functions_of(scope.account()).find_map(|stored| {
             let Function { code, config, .. } = &stored.value;
             let image = config.image.as_ref().filter(|image| image.resolved == resolved)?;
             Some((code.clone(), image.clone()))

@@ -100,16 +100,10 @@ impl Packages {
         let file = self.blobs.open(digest).await.map_err(|error| Error::platform("open the image", error))?;
         match self.sandboxes.unpack(digest, file.into(), self.image_limits, Prepare::Image).await {
             Ok(report) => Ok((crate::images::read_config(report.prepared)?, report.bytes)),
-            Err(UnpackError::Rejected { code, message }) => {
-                tracing::debug!(package = %digest, code, message, "an image was refused");
-                Err(Error::invalid(field, format!("is refused: {message}")))
-            }
-            Err(UnpackError::TimedOut) => Err(Error::invalid(field, "is refused: unpacking it takes too long")),
             Err(UnpackError::Died(ended)) if ended.out_of_memory => {
                 Err(Error::invalid(field, "is refused: unpacking it takes too much memory"))
             }
-            Err(UnpackError::Full) => Err(Error::Busy { what: "too many packages are being unpacked" }),
-            Err(error) => Err(Error::platform("unpack the image", error)),
+            Err(error) => Err(not_unpacked(error, digest, field, "unpack the image")),
         }
     }
 
@@ -150,10 +144,6 @@ impl Packages {
                     _ => Ok(()),
                 }
             }
-            Err(UnpackError::Rejected { code, message }) => {
-                tracing::debug!(package = %digest, code, message, "a package was refused");
-                Err(Error::invalid("code.zipFile", format!("is refused: {message}")))
-            }
             Err(UnpackError::Died(ended)) if ended.out_of_memory && prepare == Prepare::Wasm => Err(Error::invalid(
                 "code.zipFile",
                 "is refused: compiling its WebAssembly takes too much memory; make it smaller",
@@ -161,9 +151,7 @@ impl Packages {
             Err(UnpackError::TimedOut) if prepare == Prepare::Wasm => {
                 Err(Error::invalid("code.zipFile", "is refused: unpacking it and compiling its WebAssembly takes too long"))
             }
-            Err(UnpackError::TimedOut) => Err(Error::invalid("code.zipFile", "is refused: unpacking it takes too long")),
-            Err(UnpackError::Full) => Err(Error::Busy { what: "too many packages are being unpacked" }),
-            Err(error) => Err(Error::platform("unpack the code", error)),
+            Err(error) => Err(not_unpacked(error, digest, "code.zipFile", "unpack the code")),
         }
     }
 
@@ -273,6 +261,19 @@ impl Packages {
     fn state(&self) -> MutexGuard<'_, State> {
         // Both maps stay meaningful whatever a panic interrupted: entries are added and removed whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a package was not unpacked, as far as it is the same for whatever is in it. `field` is where it was brought.
+fn not_unpacked(error: UnpackError, digest: Digest, field: &str, doing: &'static str) -> Error {
+    match error {
+        UnpackError::Rejected { code, message } => {
+            tracing::debug!(package = %digest, code, message, "a package was refused");
+            Error::invalid(field, format!("is refused: {message}"))
+        }
+        UnpackError::TimedOut => Error::invalid(field, "is refused: unpacking it takes too long"),
+        UnpackError::Full => Error::Busy { what: "too many packages are being unpacked" },
+        other => Error::platform(doing, other),
     }
 }
 

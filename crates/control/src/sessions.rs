@@ -4,6 +4,7 @@
 
 use async_trait::async_trait;
 use dunlin_invoke::Invoker;
+use dunlin_model::session::TTL_S_MAX;
 use dunlin_model::{AccountScope, FunctionKey, Qualifier, SessionId, SessionRules, Target};
 use dunlin_pool::{Pool, SessionInfo, SessionKey, SessionRefusal, SessionStatus, SessionTerms};
 use serde::Deserialize;
@@ -18,8 +19,6 @@ use crate::versions::resolve;
 
 /// How long a new session waits for its instance before it is answered for without one.
 const INSTANCE_PATIENCE: Duration = Duration::from_secs(30);
-/// Longest time of a session, in seconds.
-const SECONDS_MAX: i64 = 21_600;
 /// Most bytes of what is kept with a session.
 const NOTES_BYTES_MAX: usize = 16 << 10;
 
@@ -119,10 +118,10 @@ pub struct SessionFilter {
 impl SessionInput {
     fn change(&self, terms: &mut SessionTerms) -> Result<(), Error> {
         let seconds = |name: &str, value: i64, least: i64| {
-            let wrong = || Error::invalid(name, format!("must be between {least} and {SECONDS_MAX} (actual: {value})"));
+            let wrong = || Error::invalid(name, format!("must be between {least} and {TTL_S_MAX} (actual: {value})"));
             u64::try_from(value)
                 .ok()
-                .filter(|_| (least..=SECONDS_MAX).contains(&value))
+                .filter(|_| (least..=i64::from(TTL_S_MAX)).contains(&value))
                 .map(Duration::from_secs)
                 .ok_or_else(wrong)
         };
