@@ -239,10 +239,10 @@ pub enum Step {
     Interpreter = 12,
     /// Merging the layers' trees.
     Layers = 13,
-    /// Making an image a cell's root.
-    Image = 15,
     /// Forking a template, or what was found of its child.
     Fork = 14,
+    /// Making an image a cell's root.
+    Image = 15,
 }
 
 impl Step {

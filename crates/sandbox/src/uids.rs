@@ -2,7 +2,7 @@
 //!
 //! Every platform on a host claims a [`Block`] of 65,536 uids, far above those of people and services. The block's first
 //! is the server's, the next ones are kept for the platform, and [`Uids`] hands out the rest, one per live cell. Gids
-//! are the same numbers. A container has as many uids as a block instead: a range out of those that go with the block,
+//! are the same numbers. A container has many uids instead: a range out of those that go with the block,
 //! above all blocks.
 //!
 //! # Invariants
@@ -28,7 +28,9 @@ pub const BLOCKS: u32 = 32;
 const FIRST_RANGE: u32 = 2_000_000_000;
 /// How many containers, and unpackers of images, a platform has at a time.
 const RANGES: u32 = 512;
-const _: () = assert!((u32::MAX - FIRST_RANGE) / BLOCK_SIZE > BLOCKS * RANGES);
+/// How many uids one of them has.
+pub(crate) const RANGE_SIZE: u32 = dunlin_walls::ids::COUNT;
+const _: () = assert!((u32::MAX - FIRST_RANGE) / RANGE_SIZE > BLOCKS * RANGES);
 /// Uids at the start of a block that no cell gets: the server's and spares.
 const RESERVED: u32 = 16;
 /// One lock file per block. In memory: a reboot forgets it, and nothing survives a reboot that needs it.
@@ -130,16 +132,16 @@ impl Uids {
         self.single.take()
     }
 
-    /// The first of [`BLOCK_SIZE`] uids that no live cell has, or `None` when all ranges are taken.
+    /// The first of as many uids as a container has, of which no live cell has one, or `None` when all ranges are taken.
     pub fn take_range(&mut self) -> Option<u32> {
-        self.ranges.take().map(|range| FIRST_RANGE + range * BLOCK_SIZE)
+        self.ranges.take().map(|range| FIRST_RANGE + range * RANGE_SIZE)
     }
 
     /// Gives back what `uid` is or begins, once nothing runs under it. What is not taken is left as it is.
     pub fn give_back(&mut self, uid: u32) {
         match uid.checked_sub(FIRST_RANGE) {
             None => self.single.give_back(uid),
-            Some(offset) => self.ranges.give_back(offset / BLOCK_SIZE),
+            Some(offset) => self.ranges.give_back(offset / RANGE_SIZE),
         }
     }
 }

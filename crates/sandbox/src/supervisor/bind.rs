@@ -31,8 +31,11 @@ use crate::{Bind, Step, sys};
 /// How long the walls of a cell may take to stand before a bind gives up on it.
 const WALLS_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Files in `/tmp`, per byte of its size: one for each four pages, and never fewer than a few thousand.
-pub(super) const BYTES_PER_INODE: u64 = 16 * 1024;
+/// How many files fit into what a cell writes, if it may write so many bytes: one for each four pages, and never fewer than a
+/// few thousand.
+pub(super) fn inodes(bytes: u64) -> u64 {
+    (bytes / (16 * 1024)).max(4096)
+}
 
 /// A change to one cell.
 pub(super) struct BindJob {
@@ -223,10 +226,9 @@ pub(super) fn attach(mount: impl AsFd, target: &std::ffi::CStr) -> io::Result<()
 }
 
 fn resize_tmp(bytes: u64) -> io::Result<()> {
-    let inodes = (bytes / BYTES_PER_INODE).max(4096);
     let tmp = rustix::mount::fspick(CWD, c"/w/tmp", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_SYMLINK_NOFOLLOW)?;
     rustix::mount::fsconfig_set_string(&tmp, c"size", bytes.to_string())?;
-    rustix::mount::fsconfig_set_string(&tmp, c"nr_inodes", inodes.to_string())?;
+    rustix::mount::fsconfig_set_string(&tmp, c"nr_inodes", inodes(bytes).to_string())?;
     Ok(rustix::mount::fsconfig_reconfigure(&tmp)?)
 }
 

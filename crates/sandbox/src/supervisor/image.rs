@@ -20,9 +20,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid, makedev};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags};
 
-use super::bind::{BYTES_PER_INODE, attach, detach};
+use super::bind::{attach, detach, inodes};
 use super::cells::Container;
 use crate::sys;
 
@@ -45,9 +45,7 @@ pub(super) struct Image {
 impl Image {
     /// The parts of a root out of this tree, for a container whose walls stand. It may write `bytes`.
     pub(super) fn prepare(tree: &OwnedFd, cell: impl AsFd, container: Container, bytes: u64) -> io::Result<Self> {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-        let lower = rustix::mount::open_tree(tree, c"", flags)?;
-        sys::restrict_mount(&lower, false)?;
+        let lower = detach(tree, false)?;
         sys::map_mount(&lower, user_namespace(cell, container.pid)?)?;
         Ok(Self { lower, writable: writable(container.first_uid, bytes)?, devices: devices()? })
     }
@@ -85,7 +83,7 @@ fn user_namespace(process: impl AsFd, pid: i32) -> io::Result<OwnedFd> {
 
 /// A tmpfs with a place for what the cell writes, and one for the overlay's own use.
 fn writable(owner: u32, bytes: u64) -> io::Result<OwnedFd> {
-    let options = [("size", bytes.to_string()), ("nr_inodes", (bytes / BYTES_PER_INODE).max(4096).to_string())];
+    let options = [("size", bytes.to_string()), ("nr_inodes", inodes(bytes).to_string())];
     let mount = tmpfs(&options, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV)?;
     let open = Mode::from_raw_mode(0o755);
     rustix::fs::mkdirat(&mount, c"upper", open)?;

@@ -17,7 +17,7 @@ use dunlin_model::Digest;
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
-use crate::uids::BLOCK_SIZE;
+use crate::uids::RANGE_SIZE;
 
 /// Deeper trees than this are refused, and flattened when they are removed.
 const DEPTH_MAX: usize = 64;
@@ -227,7 +227,7 @@ impl Owners {
     fn lasting(self, id: u32) -> Option<u32> {
         match self {
             Self::One(owner) => (id == owner).then_some(0),
-            Self::Range(first) => id.checked_sub(first).filter(|id| *id < BLOCK_SIZE),
+            Self::Range(first) => id.checked_sub(first).filter(|id| *id < RANGE_SIZE),
         }
     }
 
@@ -261,7 +261,7 @@ impl Seal {
             self.entries_left = self.entries_left.checked_sub(1).ok_or_else(refused)?;
             let seen = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
             let many = matches!(self.owners, Owners::Range(_));
-            if many && seen.st_nlink > 1 && seen.st_uid < BLOCK_SIZE && !FileType::from_raw_mode(seen.st_mode).is_dir() {
+            if many && seen.st_nlink > 1 && seen.st_uid < RANGE_SIZE && !FileType::from_raw_mode(seen.st_mode).is_dir() {
                 // Another name of a file or link that was met before: an unpacker can make nothing that belongs to such a uid.
                 continue;
             }

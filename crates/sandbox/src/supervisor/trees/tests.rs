@@ -109,7 +109,7 @@ fn an_images_tree_keeps_owners_and_modes_and_loses_what_gives_rights() {
     assert_eq!((seen("file"), seen("other")), ((1000, 65_535, 0o750), (1000, 65_535, 0o750)));
     assert_eq!((seen("tmp"), seen("")), ((0, 0, 0o1777), (0, 0, 0o700)));
     assert_eq!((seen("link").0, seen("link too").1), (7, 8));
-    for (uid, gid) in [(BLOCK_SIZE, 0), (0, BLOCK_SIZE)] {
+    for (uid, gid) in [(RANGE_SIZE, 0), (0, RANGE_SIZE)] {
         let foreign = make(&|path| {
             fs::write(path.join("file"), "").unwrap();
             give(&path.join("file"), uid, gid);
