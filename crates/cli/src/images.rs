@@ -5,6 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
+use dunlin_model::tar;
 use serde_json::Value;
 
 use crate::args::{Format, ImageCommand};
@@ -85,7 +86,7 @@ fn open(path: &Path) -> io::Result<File> {
     }
     let mut archive = tempfile::tempfile()?;
     add(path, "", &mut archive)?;
-    archive.write_all(&[0; 1024])?;
+    archive.write_all(&tar::END)?;
     Ok(archive)
 }
 
@@ -104,12 +105,11 @@ fn add(folder: &Path, prefix: &str, archive: &mut File) -> io::Result<()> {
         }
         let file = File::open(entry.path())?;
         let size = file.metadata()?.len();
-        archive.write_all(&dunlin_unpack::image::tar_header(&name, size))?;
+        archive.write_all(&tar::header(&name, size))?;
         if io::copy(&mut file.take(size), archive)? != size {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let padding = usize::try_from(size.next_multiple_of(512) - size).expect("less than a block");
-        archive.write_all(&[0; 512][..padding])?;
+        archive.write_all(tar::padding(size))?;
     }
     Ok(())
 }

@@ -25,6 +25,7 @@ pub mod scope;
 pub mod session;
 pub mod settings;
 pub mod stored;
+pub mod tar;
 pub mod trigger;
 pub mod version;
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use dunlin_model::{Digest, ImageReference};
+use dunlin_model::{Digest, ImageReference, tar};
 use http::header::{ACCEPT, AUTHORIZATION, HeaderValue, LOCATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
@@ -254,8 +254,7 @@ impl Registry<'_> {
                 self.blob(digest, blob.size, sink).await?;
             }
         }
-        // Two blocks of zeros end an archive.
-        put(sink, Bytes::from_static(&[0; 1024])).await?;
+        put(sink, Bytes::from_static(&tar::END)).await?;
         Ok(Pulled { bytes: total })
     }
 
@@ -306,7 +305,7 @@ impl Registry<'_> {
         if left > 0 || Digest(hash.finalize().into()) != digest {
             return Err(mismatch());
         }
-        put(sink, padding(size)).await
+        put(sink, Bytes::from_static(tar::padding(size))).await
     }
 
     /// Asks the registry; when it wants to know who asks, once more.
@@ -463,40 +462,15 @@ async fn put(sink: &mut dyn Sink, chunk: Bytes) -> Result<(), PullError> {
     if chunk.is_empty() || sink.write(chunk).await { Ok(()) } else { Err(PullError::Unwanted) }
 }
 
+fn header(name: &str, size: u64) -> Bytes {
+    Bytes::copy_from_slice(&tar::header(name, size))
+}
+
 async fn member(sink: &mut dyn Sink, name: &str, contents: Bytes) -> Result<(), PullError> {
     let size = contents.len() as u64;
     put(sink, header(name, size)).await?;
     put(sink, contents).await?;
-    put(sink, padding(size)).await
-}
-
-/// The header of a plain file in a tar archive, the same for the same name and size.
-fn header(name: &str, size: u64) -> Bytes {
-    let mut header = [0; 512];
-    let mut write = |at: usize, text: &[u8]| header[at..at + text.len()].copy_from_slice(text);
-    write(0, name.as_bytes());
-    write(100, b"0000644\0");
-    write(108, b"0000000\0");
-    write(116, b"0000000\0");
-    if size < 1 << 33 {
-        write(124, format!("{size:011o}\0").as_bytes());
-    } else {
-        write(124, &[&[0x80, 0, 0, 0][..], &size.to_be_bytes()].concat());
-    }
-    write(136, b"00000000000\0");
-    write(148, b"        ");
-    write(156, b"0");
-    write(257, b"ustar\x0000");
-    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    Bytes::copy_from_slice(&header)
-}
-
-/// What fills the last block.
-fn padding(size: u64) -> Bytes {
-    static ZEROS: [u8; 512] = [0; 512];
-    let over = usize::try_from(size % 512).expect("less than 512");
-    Bytes::from_static(&ZEROS[..(512 - over) % 512])
+    put(sink, Bytes::from_static(tar::padding(size))).await
 }
 
 #[cfg(test)]

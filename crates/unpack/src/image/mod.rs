@@ -19,8 +19,6 @@ mod tar;
 mod tree;
 mod user;
 
-pub use tar::header as tar_header;
-
 use std::fs::File;
 use std::os::fd::BorrowedFd;
 

@@ -217,28 +217,6 @@ fn entry(header: &[u8; BLOCK], flag: u8, size: u64) -> Result<Entry, Problem> {
     })
 }
 
-/// The header of a plain file of root's, for whoever writes an archive. A name has at most 100 bytes.
-#[must_use]
-pub fn header(name: &str, size: u64) -> [u8; BLOCK] {
-    let mut header = [0; BLOCK];
-    let mut put = |at: usize, text: &[u8]| header[at..at + text.len()].copy_from_slice(text);
-    put(0, &name.as_bytes()[..name.len().min(100)]);
-    put(100, b"0000644\0");
-    put(108, b"0000000\0");
-    put(116, b"0000000\0");
-    match size {
-        0..0o100_000_000_000 => put(124, format!("{size:011o}\0").as_bytes()),
-        _ => put(124, &[&[0x80, 0, 0, 0][..], &size.to_be_bytes()].concat()),
-    }
-    put(136, b"00000000000\0");
-    put(148, b"        ");
-    put(156, b"0");
-    put(257, b"ustar\x0000");
-    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    header
-}
-
 fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
