@@ -36,18 +36,12 @@ fn create(platform: &Platform, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn ask(platform: &Platform, method: &str, path: &str, body: &Value) -> Result<Value> {
-    let reply = platform.api.json(method, path, "Test", body)?;
-    ensure!(reply.status < 300, "{method} {path}: {} {}", reply.status, reply.text());
-    if reply.status == 204 { Ok(Value::Null) } else { reply.json() }
-}
-
 fn provision(platform: &Platform, name: &str, qualifier: &str, body: &Value) -> Result<Value> {
-    ask(platform, "PUT", &format!("/functions/{name}/provision-config?qualifier={qualifier}"), body)
+    platform.api.ask("PUT", &format!("/functions/{name}/provision-config?qualifier={qualifier}"), body)
 }
 
 fn standing(platform: &Platform, name: &str, qualifier: &str) -> Result<(u64, u64, String)> {
-    let config = ask(platform, "GET", &format!("/functions/{name}/provision-config?qualifier={qualifier}"), &Value::Null)?;
+    let config = platform.api.ask("GET", &format!("/functions/{name}/provision-config?qualifier={qualifier}"), &Value::Null)?;
     let number = |member: &str| config[member].as_u64().unwrap_or(u64::MAX);
     Ok((number("current"), number("target"), config["currentError"].as_str().unwrap_or_default().to_owned()))
 }
@@ -61,7 +55,7 @@ fn until_ready(platform: &Platform, name: &str, qualifier: &str, instances: u64)
 }
 
 fn instances(platform: &Platform, name: &str) -> Result<BTreeSet<String>> {
-    let listed = ask(platform, "GET", &format!("/functions/{name}/instances"), &Value::Null)?;
+    let listed = platform.api.ask("GET", &format!("/functions/{name}/instances"), &Value::Null)?;
     let listed = listed["instances"].as_array().cloned().unwrap_or_default();
     Ok(listed.iter().filter_map(|instance| Some(instance["instanceId"].as_str()?.to_owned())).collect())
 }
@@ -118,7 +112,7 @@ fn an_instance_that_dies_is_replaced_and_one_that_is_let_go_ends() -> Result<()>
     call(&platform, "mortal", &json!({}))?;
     provision(&platform, "mortal", "LATEST", &json!({"defaultTarget": 1}))?;
     eventually("one is let go", || Ok(instances(&platform, "mortal")?.len() == 1))?;
-    ask(&platform, "DELETE", "/functions/mortal/provision-config?qualifier=LATEST", &Value::Null)?;
+    platform.api.ask("DELETE", "/functions/mortal/provision-config?qualifier=LATEST", &Value::Null)?;
     eventually("the last one is let go", || Ok(instances(&platform, "mortal")?.is_empty()))?;
     ensure!(standing(&platform, "mortal", "LATEST")? == (0, 0, String::new()), "nothing is kept, and that is no error");
     Ok(())
@@ -206,7 +200,7 @@ fn a_policy_follows_the_load_up_and_down() -> Result<()> {
 fn a_call_beyond_the_provisioned_is_refused_where_nothing_scales_on_demand() -> Result<()> {
     let platform = Platform::fresh()?;
     create(&platform, "closed")?;
-    let put = |body: &Value| ask(&platform, "PUT", "/functions/closed/scaling-config?qualifier=LATEST", body);
+    let put = |body: &Value| platform.api.ask("PUT", "/functions/closed/scaling-config?qualifier=LATEST", body);
     put(&json!({"minInstances": 1, "enableOnDemandScaling": false}))?;
     // Refused only beyond what is on its way: this one waits for it.
     ensure!(platform.api.invoke("closed", b"{}")?.status == 200);
@@ -252,9 +246,9 @@ fn a_call_beyond_the_provisioned_is_refused_where_nothing_scales_on_demand() -> 
 fn an_alias_takes_its_instances_along_and_no_call_is_dropped() -> Result<()> {
     let platform = Platform::fresh()?;
     create(&platform, "moving")?;
-    let publish = || ask(&platform, "POST", "/functions/moving/versions", &json!({}));
+    let publish = || platform.api.ask("POST", "/functions/moving/versions", &json!({}));
     publish()?;
-    ask(&platform, "POST", "/functions/moving/aliases", &json!({"aliasName": "live", "versionId": "1"}))?;
+    platform.api.ask("POST", "/functions/moving/aliases", &json!({"aliasName": "live", "versionId": "1"}))?;
     provision(&platform, "moving", "live", &json!({"defaultTarget": 2}))?;
     until_ready(&platform, "moving", "live", 2)?;
     let over = AtomicBool::new(false);
@@ -271,9 +265,9 @@ fn an_alias_takes_its_instances_along_and_no_call_is_dropped() -> Result<()> {
         };
         let callers: Vec<_> = (0..3).map(|_| scope.spawn(caller)).collect();
         let moves = (2..5).try_for_each(|number: usize| -> Result<()> {
-            ask(&platform, "PUT", "/functions/moving", &json!({"environmentVariables": {"STAGE": number.to_string()}}))?;
+            platform.api.ask("PUT", "/functions/moving", &json!({"environmentVariables": {"STAGE": number.to_string()}}))?;
             publish()?;
-            ask(&platform, "PUT", "/functions/moving/aliases/live", &json!({"versionId": number.to_string()}))?;
+            platform.api.ask("PUT", "/functions/moving/aliases/live", &json!({"versionId": number.to_string()}))?;
             until_ready(&platform, "moving", "live", 2)?;
             let before = served.load(Ordering::SeqCst);
             eventually("calls go on", || Ok(served.load(Ordering::SeqCst) > before + 20))
@@ -285,7 +279,7 @@ fn an_alias_takes_its_instances_along_and_no_call_is_dropped() -> Result<()> {
         moves
     })?;
     let of = |qualifier: &str| -> Result<usize> {
-        let listed = ask(&platform, "GET", &format!("/functions/moving/instances?qualifier={qualifier}"), &Value::Null)?;
+        let listed = platform.api.ask("GET", &format!("/functions/moving/instances?qualifier={qualifier}"), &Value::Null)?;
         Ok(listed["instances"].as_array().map_or(0, Vec::len))
     };
     ensure!(of("live")? >= 2, "the alias has its own");

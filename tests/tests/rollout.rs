@@ -12,15 +12,9 @@ use serde_json::{Value, json};
 const CALLS: usize = 10_000;
 const CALLERS: usize = 4;
 
-fn ask(platform: &Platform, method: &str, path: &str, body: &Value) -> Result<Value> {
-    let reply = platform.api.json(method, path, "Test", body)?;
-    ensure!(reply.status < 300, "{method} {path}: {} {}", reply.status, reply.text());
-    if reply.status == 204 { Ok(Value::Null) } else { reply.json() }
-}
-
 fn publish(platform: &Platform, name: &str, stage: &str) -> Result<()> {
-    ask(platform, "PUT", &format!("/functions/{name}"), &json!({"environmentVariables": {"STAGE": stage}}))?;
-    ask(platform, "POST", &format!("/functions/{name}/versions"), &json!({})).map(drop)
+    platform.api.ask("PUT", &format!("/functions/{name}"), &json!({"environmentVariables": {"STAGE": stage}}))?;
+    platform.api.ask("POST", &format!("/functions/{name}/versions"), &json!({})).map(drop)
 }
 
 /// Makes [`CALLS`] calls on [`CALLERS`] connections while `meanwhile` is done over and over, and counts the answers by
@@ -79,7 +73,7 @@ fn an_alias_shares_its_calls_by_weight() -> Result<()> {
         publish(&platform, "shared", stage)?;
     }
     let weights = json!({"aliasName": "live", "versionId": "1", "additionalVersionWeight": {"2": 0.1}});
-    ask(&platform, "POST", "/functions/shared/aliases", &weights)?;
+    platform.api.ask("POST", "/functions/shared/aliases", &weights)?;
     let (served, _) = called(&platform, "shared", "live", |_| {
         thread::yield_now();
         Ok(())
@@ -95,8 +89,8 @@ fn an_alias_shares_its_calls_by_weight() -> Result<()> {
 fn no_call_is_dropped_while_limits_change() -> Result<()> {
     let platform = Platform::fresh()?;
     create(&platform, "limited")?;
-    let put = |path: &str, body: Value| ask(&platform, "PUT", &format!("/functions/limited/{path}"), &body).map(drop);
-    let delete = |path: &str| ask(&platform, "DELETE", &format!("/functions/limited/{path}"), &Value::Null).map(drop);
+    let put = |path: &str, body: Value| platform.api.ask("PUT", &format!("/functions/limited/{path}"), &body).map(drop);
+    let delete = |path: &str| platform.api.ask("DELETE", &format!("/functions/limited/{path}"), &Value::Null).map(drop);
     // A function has either a provision or a scaling configuration.
     let (served, changes) = called(&platform, "limited", "LATEST", |round| match round % 6 {
         0 => put("concurrency", json!({"reservedConcurrency": CALLERS + round % 50})),

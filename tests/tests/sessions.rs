@@ -147,12 +147,6 @@ fn request(platform: &Platform, host: &str, method: &str, path: &str, fields: &[
     Connection::open(platform.address())?.request(method, path, &headers, body.as_bytes())
 }
 
-fn ask(platform: &Platform, method: &str, path: &str, body: &Value) -> Result<Value> {
-    let reply = platform.api.json(method, path, "Test", body)?;
-    ensure!(reply.status < 300, "{method} {path}: {} {}", reply.status, reply.text());
-    if reply.status == 204 { Ok(Value::Null) } else { reply.json() }
-}
-
 fn refused(platform: &Platform, method: &str, path: &str, body: &Value) -> Result<(u16, String)> {
     let reply = platform.api.json(method, path, "Test", body)?;
     let answer = reply.json()?;
@@ -163,12 +157,12 @@ fn refused(platform: &Platform, method: &str, path: &str, body: &Value) -> Resul
 }
 
 fn status(platform: &Platform, name: &str, id: &str) -> Result<String> {
-    let session = ask(platform, "GET", &format!("/functions/{name}/sessions/{id}"), &Value::Null)?;
+    let session = platform.api.ask("GET", &format!("/functions/{name}/sessions/{id}"), &Value::Null)?;
     Ok(session["sessionStatus"].as_str().unwrap_or_default().to_owned())
 }
 
 fn instances(platform: &Platform, name: &str) -> Result<BTreeSet<String>> {
-    let listed = ask(platform, "GET", &format!("/functions/{name}/instances"), &Value::Null)?;
+    let listed = platform.api.ask("GET", &format!("/functions/{name}/instances"), &Value::Null)?;
     let listed = listed["instances"].as_array().cloned().unwrap_or_default();
     Ok(listed.iter().filter_map(|instance| Some(instance["instanceId"].as_str()?.to_owned())).collect())
 }
@@ -341,19 +335,22 @@ fn a_session_made_ahead_has_its_instance_and_a_deleted_one_begins_anew() -> Resu
     let platform = Platform::fresh()?;
     python(&platform, "ahead", affinity("HEADER_FIELD", &header_config(&json!({}))))?;
     let sessions = "/functions/ahead/sessions";
-    let made =
-        ask(&platform, "POST", sessions, &json!({"sessionId": "mine", "sessionTTLInSeconds": 77, "nasConfig": {"userId": 1}}))?;
+    let made = platform.api.ask(
+        "POST",
+        sessions,
+        &json!({"sessionId": "mine", "sessionTTLInSeconds": 77, "nasConfig": {"userId": 1}}),
+    )?;
     ensure!(made["sessionStatus"] == "Active" && made["sessionTTLInSeconds"] == 77 && made["nasConfig"]["userId"] == 1, "{made}");
     ensure!(made["sessionAffinityType"] == "HEADER_FIELD" && made["qualifier"] == "LATEST" && made["functionName"] == "ahead");
     let home = made["containerId"].as_str().context("it has an instance")?.to_owned();
     let reply = call(&platform, "ahead", "LATEST", &[("my-session", "mine")], &json!({}))?;
     ensure!(served(&reply)? == home, "{made} {:?}", reply.headers);
     ensure!(reply.header("server-timing").is_some_and(|timing| timing.contains("load;dur=0.000")), "no start is waited for");
-    let changed = ask(&platform, "PUT", &format!("{sessions}/mine"), &json!({"sessionIdleTimeoutInSeconds": 5}))?;
+    let changed = platform.api.ask("PUT", &format!("{sessions}/mine"), &json!({"sessionIdleTimeoutInSeconds": 5}))?;
     ensure!(changed["sessionIdleTimeoutInSeconds"] == 5 && changed["sessionTTLInSeconds"] == 77, "{changed}");
-    let given = ask(&platform, "POST", sessions, &json!({}))?;
+    let given = platform.api.ask("POST", sessions, &json!({}))?;
     ensure!(given["sessionId"].as_str().is_some_and(|id| id.len() == 32), "{given}");
-    ask(&platform, "DELETE", &format!("{sessions}/mine"), &Value::Null)?;
+    platform.api.ask("DELETE", &format!("{sessions}/mine"), &Value::Null)?;
     ensure!(refused(&platform, "GET", &format!("{sessions}/mine"), &Value::Null)?.0 == 404);
     at(&platform, "ahead", "mine")?;
     ensure!(status(&platform, "ahead", "mine")? == "Active");
@@ -366,20 +363,20 @@ fn sessions_are_listed_by_pages_and_filters_and_wrong_members_are_named() -> Res
     python(&platform, "many", affinity("HEADER_FIELD", &header_config(&json!({}))))?;
     let sessions = "/functions/many/sessions";
     for n in 0..5 {
-        ask(&platform, "POST", sessions, &json!({"sessionId": format!("s{n}")}))?;
+        platform.api.ask("POST", sessions, &json!({"sessionId": format!("s{n}")}))?;
     }
     let ids = |page: &Value| -> Vec<String> {
         let listed = page["sessions"].as_array().cloned().unwrap_or_default();
         listed.iter().filter_map(|session| Some(session["sessionId"].as_str()?.to_owned())).collect()
     };
-    let list = |query: &str| ask(&platform, "GET", &format!("{sessions}?{query}"), &Value::Null);
+    let list = |query: &str| platform.api.ask("GET", &format!("{sessions}?{query}"), &Value::Null);
     let first = list("limit=3")?;
     let next = first["nextToken"].as_str().context("there is more")?;
     let second = list(&format!("limit=3&nextToken={next}"))?;
     ensure!((ids(&first), ids(&second)) == (vec!["s0".into(), "s1".into(), "s2".into()], vec!["s3".into(), "s4".into()]));
     ensure!(second.get("nextToken").is_none(), "{second}");
     ensure!(ids(&list("sessionId=s3&qualifier=LATEST")?) == ["s3"] && ids(&list("sessionStatus=Expired")?).is_empty());
-    ask(&platform, "PUT", &format!("{sessions}/s1/pause"), &Value::Null)?;
+    platform.api.ask("PUT", &format!("{sessions}/s1/pause"), &Value::Null)?;
     ensure!(ids(&list("sessionStatus=Paused")?) == ["s1"]);
     for (body, member) in [
         (json!({"sessionId": "no id"}), "sessionId"),
@@ -418,7 +415,7 @@ fn sessions_are_listed_by_pages_and_filters_and_wrong_members_are_named() -> Res
     python(&platform, "plain", json!({}))?;
     let (code, why) = refused(&platform, "POST", "/functions/plain/sessions", &json!({}))?;
     ensure!(code == 400 && why.contains("sessionAffinity"), "{why}");
-    ask(&platform, "DELETE", "/functions/many", &Value::Null)?;
+    platform.api.ask("DELETE", "/functions/many", &Value::Null)?;
     python(&platform, "many", affinity("HEADER_FIELD", &header_config(&json!({}))))?;
     ensure!(ids(&list("")?).is_empty(), "a function's sessions go with it");
     Ok(())
@@ -449,19 +446,19 @@ fn a_paused_session_stands_still_and_refuses_calls_until_it_is_resumed() -> Resu
     let session = |id: &str, then: &str| format!("/functions/pause/sessions/{id}{then}");
     let home = served(&get("a")?)?;
     ensure!(served(&get("b")?)? == home);
-    let paused = ask(&platform, "PUT", &session("a", "/pause"), &Value::Null)?;
+    let paused = platform.api.ask("PUT", &session("a", "/pause"), &Value::Null)?;
     ensure!(paused["sessionStatus"] == "Paused" && paused["containerId"] == *home, "{paused}");
     let refused = get("a")?;
     ensure!(refused.status == 409 && refused.text().contains("SessionPaused"), "{}: {}", refused.status, refused.text());
     ensure!(served(&get("b")?)? == home && frozen(&platform)? == 0, "the instance has another one");
-    ask(&platform, "PUT", &session("b", "/pause"), &Value::Null)?;
+    platform.api.ask("PUT", &session("b", "/pause"), &Value::Null)?;
     eventually("its instance stands still", || Ok(frozen(&platform)? == 1))?;
-    ask(&platform, "PUT", &session("b", "/resume"), &Value::Null)?;
+    platform.api.ask("PUT", &session("b", "/resume"), &Value::Null)?;
     eventually("its instance goes on", || Ok(frozen(&platform)? == 0))?;
     ensure!(served(&get("b")?)? == home);
     // One that resumes by itself needs no telling.
-    ask(&platform, "PUT", &session("a", ""), &json!({"enableAutoResume": true}))?;
-    ask(&platform, "PUT", &session("b", "/pause"), &Value::Null)?;
+    platform.api.ask("PUT", &session("a", ""), &json!({"enableAutoResume": true}))?;
+    platform.api.ask("PUT", &session("b", "/pause"), &Value::Null)?;
     eventually("its instance stands still", || Ok(frozen(&platform)? == 1))?;
     ensure!(served(&get("a")?)? == home && status(&platform, "pause", "a")? == "Active");
     Ok(())
@@ -475,7 +472,7 @@ fn an_instance_of_one_session_serves_nobody_else_and_ends_with_it() -> Result<()
     python(&platform, "alone", with(members, &json!({"instanceConcurrency": 5})))?;
     let (one, two) = (at(&platform, "alone", "one")?, at(&platform, "alone", "two")?);
     ensure!(one != two && at(&platform, "alone", "one")? == one);
-    ask(&platform, "DELETE", "/functions/alone/sessions/one", &Value::Null)?;
+    platform.api.ask("DELETE", "/functions/alone/sessions/one", &Value::Null)?;
     eventually("its instance ends", || Ok(!instances(&platform, "alone")?.contains(&one)))?;
     let three = at(&platform, "alone", "three")?;
     ensure!(![&one, &two].contains(&&three) && at(&platform, "alone", "two")? == two);
@@ -485,7 +482,7 @@ fn an_instance_of_one_session_serves_nobody_else_and_ends_with_it() -> Result<()
         let printed =
             || Ok(String::from_utf8_lossy(&platform.cli(&["logs", "alone", "--grep", "sleeping"])?.stdout).contains("sleeping"));
         eventually("it runs", printed)?;
-        ask(&platform, "DELETE", "/functions/alone/sessions/two", &Value::Null)?;
+        platform.api.ask("DELETE", "/functions/alone/sessions/two", &Value::Null)?;
         let reply = cut.join().expect("no panic")?;
         ensure!(reply.status == 409 || reply.header("x-fc-error-type").is_some(), "{}: {}", reply.status, reply.text());
         Ok(())
@@ -519,7 +516,7 @@ fn a_session_whose_instance_dies_or_is_superseded_finds_another_one() -> Result<
     ensure!(reply.header("x-fc-error-type").is_some());
     let second = at(&platform, "mortal", "a")?;
     ensure!(second != first && at(&platform, "mortal", "a")? == second && status(&platform, "mortal", "a")? == "Active");
-    ask(&platform, "PUT", "/functions/mortal", &json!({"timeout": 29}))?;
+    platform.api.ask("PUT", "/functions/mortal", &json!({"timeout": 29}))?;
     let third = at(&platform, "mortal", "a")?;
     ensure!(third != second && at(&platform, "mortal", "a")? == third);
     eventually("the old one ends", || Ok(instances(&platform, "mortal")? == BTreeSet::from([third.clone()])))?;
@@ -530,22 +527,26 @@ fn a_session_whose_instance_dies_or_is_superseded_finds_another_one() -> Result<
 fn a_session_stays_with_its_version_while_the_alias_moves() -> Result<()> {
     let platform = Platform::fresh()?;
     python(&platform, "alias", affinity("HEADER_FIELD", &header_config(&json!({}))))?;
-    let publish = || ask(&platform, "POST", "/functions/alias/versions", &json!({}));
+    let publish = || platform.api.ask("POST", "/functions/alias/versions", &json!({}));
     publish()?;
-    ask(&platform, "POST", "/functions/alias/aliases", &json!({"aliasName": "live", "versionId": "1"}))?;
+    platform.api.ask("POST", "/functions/alias/aliases", &json!({"aliasName": "live", "versionId": "1"}))?;
     let version = |id: &str| -> Result<(String, String)> {
         let reply = call(&platform, "alias", "live", &[("my-session", id)], &json!({}))?;
         Ok((served(&reply)?, reply.json()?["version"].as_str().unwrap_or_default().to_owned()))
     };
     let old = version("old")?;
     ensure!(old.1 == "1", "{old:?}");
-    ask(&platform, "PUT", "/functions/alias", &json!({"description": "two", "timeout": 31}))?;
+    platform.api.ask("PUT", "/functions/alias", &json!({"description": "two", "timeout": 31}))?;
     publish()?;
-    ask(&platform, "PUT", "/functions/alias/aliases/live", &json!({"versionId": "2"}))?;
+    platform.api.ask("PUT", "/functions/alias/aliases/live", &json!({"versionId": "2"}))?;
     ensure!(version("new")?.1 == "2", "a new one begins with the new version");
     ensure!(version("old")? == old, "an old one stays");
     // Shares are for new sessions.
-    ask(&platform, "PUT", "/functions/alias/aliases/live", &json!({"versionId": "2", "additionalVersionWeight": {"1": 0.5}}))?;
+    platform.api.ask(
+        "PUT",
+        "/functions/alias/aliases/live",
+        &json!({"versionId": "2", "additionalVersionWeight": {"1": 0.5}}),
+    )?;
     for n in 0..4 {
         let id = format!("s{n}");
         let home = version(&id)?;
@@ -553,7 +554,7 @@ fn a_session_stays_with_its_version_while_the_alias_moves() -> Result<()> {
             ensure!(version(&id)? == home, "{id} {home:?}");
         }
     }
-    let listed = ask(&platform, "GET", "/functions/alias/sessions?qualifier=live", &Value::Null)?;
+    let listed = platform.api.ask("GET", "/functions/alias/sessions?qualifier=live", &Value::Null)?;
     ensure!(listed["sessions"].as_array().is_some_and(|all| all.len() == 6), "{listed}");
     Ok(())
 }

@@ -86,6 +86,16 @@ impl Api {
         self.send(method, &format!("/2023-03-30{path}"), action, &[("content-type", "application/json; charset=utf-8")], &body)
     }
 
+    /// The same, for one that has to succeed: what it answers, nothing where that has no body.
+    ///
+    /// # Errors
+    /// When it is refused; the error holds the answer.
+    pub fn ask(&self, method: &str, path: &str, body: &Value) -> Result<Value> {
+        let reply = self.json(method, path, "Test", body)?;
+        ensure!(reply.status < 300, "{method} {path}: {} {}", reply.status, reply.text());
+        if reply.status == 204 { Ok(Value::Null) } else { reply.json() }
+    }
+
     /// Creates a function from `files`; `members` are added to the request.
     ///
     /// # Errors
